@@ -1,0 +1,1 @@
+"""pgrecall: agent memory you can operate, on the PostgreSQL you already run."""

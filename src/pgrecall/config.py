@@ -1,0 +1,88 @@
+"""Settings: one class, read from the environment; every command-line flag has one here.
+
+``PGRECALL_<FIELD>`` sets a field. What is not set falls back to the defaults below, then to
+what ``pgrecall init`` wrote into the configuration directory.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import platformdirs
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pgrecall.errors import ConfigurationError
+
+
+class Settings(BaseSettings):
+    """All settings of pgrecall.
+
+    Passwords may stand in the DSNs, so these are secrets: they never show in ``repr`` or logs.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="PGRECALL_", extra="ignore")
+
+    dsn: SecretStr | None = Field(
+        None, description="Connection string of the application role; a pooler is fine."
+    )
+    owner_dsn: SecretStr | None = Field(
+        None, description="Connection string of the owner role, for migrations."
+    )
+    direct_dsn: SecretStr | None = Field(
+        None, description="Connection string that bypasses a pooler."
+    )
+    data_dir: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_data_dir("pgrecall")),
+        description="Directory of the embedded server.",
+    )
+    config_dir: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_config_dir("pgrecall")),
+        description="Directory of the service and password files that `init` writes.",
+    )
+    embedder: str | None = Field(
+        None, description="`builtin`, `none`, or the name of another provider."
+    )
+    pg_bin: Path | None = Field(
+        None, description="Directory of the binaries of a PostgreSQL to embed instead."
+    )
+    database: str = Field("agent_memory", description="Name of the database.")
+    pool_min_size: int = Field(1, ge=0, description="Connections kept open by a client.")
+    pool_max_size: int = Field(8, ge=1, description="Most connections a client opens.")
+    connect_timeout: float = Field(
+        10.0, gt=0, description="Seconds to wait for a connection before giving up."
+    )
+    metrics: bool = Field(True, description="Record each operation in agent_memory_metrics.")
+    max_document_bytes: int = Field(
+        1_048_576, gt=0, description="Largest JSON document accepted, in bytes."
+    )
+
+    @cached_property
+    def service_file(self) -> Path:
+        """The libpq service file that `init` writes (mode 0600)."""
+        return self.config_dir / "pg_service.conf"
+
+    @cached_property
+    def password_file(self) -> Path:
+        """The libpq password file that `init` writes (mode 0600)."""
+        return self.config_dir / "pgpass"
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the settings from the environment; ``overrides`` that are not None win.
+
+    Raises:
+        ConfigurationError: A variable holds a value that its setting does not take.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        problems = "; ".join(
+            f"PGRECALL_{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
+            for item in error.errors(include_input=False, include_url=False)
+        )
+        raise ConfigurationError(
+            f"invalid setting: {problems}", hint="correct the environment variable or flag"
+        ) from None

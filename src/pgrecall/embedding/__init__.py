@@ -1,0 +1,6 @@
+"""Turning text into vectors: the ``Embedder`` protocol and the providers that come with it."""
+
+from pgrecall.embedding.base import Embedder, Mode
+from pgrecall.embedding.registry import get_embedder
+
+__all__ = ["Embedder", "Mode", "get_embedder"]

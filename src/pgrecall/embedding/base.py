@@ -1,0 +1,51 @@
+"""What the memory needs of an embedder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
+
+from pgrecall.models import VectorLike
+
+Mode: TypeAlias = Literal["document", "query"]
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Turns texts into vectors. Calls may block; the async client runs them in a thread.
+
+    Attributes:
+        identity: Provider, model and revision in one stable string, such as
+            ``"builtin:all-MiniLM-L6-v2-int8"``.
+        dimensions: Length of every vector it returns.
+        max_tokens: How much of a text it reads; the rest has no influence.
+        available: False for ``none``, which makes no vectors: callers bring them.
+    """
+
+    @property
+    def identity(self) -> str:
+        """Provider, model and revision."""
+        ...
+
+    @property
+    def dimensions(self) -> int:
+        """Length of every vector."""
+        ...
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens read of each text."""
+        ...
+
+    @property
+    def available(self) -> bool:
+        """Whether it can make vectors at all."""
+        ...
+
+    def embed(self, texts: Sequence[str], mode: Mode = "document") -> Sequence[VectorLike]:
+        """Return one vector of ``dimensions`` floats (unit length) for each text, in order.
+
+        Raises:
+            EmbeddingError: The texts could not be embedded.
+        """
+        ...

@@ -1,0 +1,234 @@
+"""What the memory holds, as frozen records: a field is a column of the table named.
+
+The vector columns are the exception: an embedding is 1.5 to 6 KB that callers rarely read,
+so records leave it out and ``episodes.embeddings(ids)`` fetches it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
+from uuid import UUID
+
+Json: TypeAlias = Mapping[str, Any]
+"""A JSON object: string keys; values None, bool, int, float, str, list or object."""
+
+ControlMode: TypeAlias = Literal["rule_based_only", "intelligence_enhanced", "memory_augmented"]
+KnowledgeType: TypeAlias = Literal["strategy", "pattern", "constraint", "heuristic"]
+
+
+class SupportsBuffer(Protocol):
+    """A one-dimensional array of numbers, such as ``numpy.ndarray`` (shape ``(dimensions,)``)."""
+
+    def tolist(self) -> list[float]:
+        """Return the values as a list of floats."""
+        ...
+
+
+VectorLike: TypeAlias = Sequence[float] | SupportsBuffer
+"""An embedding: any sequence or array of ``dimensions`` finite numbers, not all zero."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Episode:
+    """One decision of an agent (table ``agent_episodes``).
+
+    Attributes:
+        outcome_quality: How well it turned out, 0 (worst) to 1 (best); None until known.
+        embedded: Whether the row has a vector, so that recall by similarity can find it.
+        external_id: The caller's own identifier, unique in its project; makes a write repeatable.
+    """
+
+    episode_id: UUID
+    project_id: str
+    timestamp: datetime
+    perception: Json
+    reasoning: Json
+    action: Json
+    outcome: Json | None
+    outcome_quality: float | None
+    outcome_recorded_at: datetime | None
+    agent_version: str
+    control_mode: ControlMode | None
+    decision_source: str | None
+    sprint_id: str | None
+    chronicle_note_id: UUID | None
+    external_id: str | None
+    embedded: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewEpisode:
+    """An episode to be recorded; what ``prepare`` returns and ``record_many`` takes.
+
+    ``embedding`` is the vector, or None to store the episode without one.
+    """
+
+    project_id: str
+    agent_version: str
+    perception: Json
+    reasoning: Json
+    action: Json
+    outcome: Json | None = None
+    outcome_quality: float | None = None
+    timestamp: datetime | None = None
+    control_mode: ControlMode = "rule_based_only"
+    decision_source: str | None = None
+    sprint_id: str | None = None
+    chronicle_note_id: UUID | None = None
+    external_id: str | None = None
+    episode_id: UUID | None = None
+    embedding: VectorLike | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedMany:
+    """What ``record_many`` did.
+
+    Attributes:
+        episodes: One for each given episode, in the same order.
+        created: How many of them are new rows.
+        existing: How many stood there already, under the same ``external_id``.
+    """
+
+    episodes: Sequence[Episode]
+    created: int
+    existing: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recalled:
+    """One recalled episode.
+
+    Attributes:
+        similarity: Cosine similarity to the query, -1 to 1.
+        score: What the hits are ordered by: similarity weighted with outcome, see ``recall``.
+    """
+
+    episode: Episode
+    similarity: float
+    score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Knowledge:
+    """One strategy, pattern, constraint or heuristic (table ``agent_knowledge``).
+
+    Attributes:
+        confidence: 0 to 1.
+        supporting_episodes: Episodes that speak for it; at least three while it is active.
+        contradicting_episodes: Episodes that speak against it.
+        success_rate: ``success_count / (success_count + failure_count)``; None before the first.
+        project_id: The project it belongs to; None when all projects share it.
+    """
+
+    knowledge_id: UUID
+    knowledge_type: KnowledgeType
+    content: Json
+    description: str
+    confidence: float | None
+    supporting_episodes: Sequence[UUID]
+    contradicting_episodes: Sequence[UUID] | None
+    times_applied: int | None
+    success_count: int | None
+    failure_count: int | None
+    success_rate: float | None
+    created_at: datetime | None
+    last_validated: datetime | None
+    last_applied: datetime | None
+    created_by: str | None
+    is_active: bool | None
+    project_id: str | None
+    embedded: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecalledKnowledge:
+    """One recalled piece of knowledge; ``score`` is similarity weighted with confidence."""
+
+    knowledge: Knowledge
+    similarity: float
+    score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """One working session of an agent (table ``agent_working_memory``).
+
+    Attributes:
+        active_context: What the agent holds in mind now.
+        thought_history: Its thoughts, oldest first.
+        expires_at: When it ends unless it is touched or closed before.
+    """
+
+    session_id: UUID
+    project_id: str
+    user_id: str | None
+    current_goal: str | None
+    active_context: Json | None
+    thought_history: Sequence[Json] | None
+    created_at: datetime | None
+    last_updated: datetime | None
+    expires_at: datetime | None
+    is_active: bool | None
+    related_episodes: Sequence[UUID] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One measured operation or one sample (table ``agent_memory_metrics``).
+
+    Attributes:
+        latency_ms: Whole milliseconds, rounded up, as the specification's column is an integer.
+        duration_ms: The exact duration in milliseconds.
+    """
+
+    metric_id: UUID
+    timestamp: datetime | None
+    operation_type: str | None
+    latency_ms: int | None
+    results_count: int | None
+    recall_accuracy: float | None
+    precision: float | None
+    memory_usage_mb: float | None
+    cpu_percent: float | None
+    project_id: str | None
+    episode_count: int | None
+    strategy_count: int | None
+    duration_ms: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationSummary:
+    """Latency of one kind of operation over a window, in milliseconds."""
+
+    operation_type: str
+    count: int
+    mean_ms: float
+    p50_ms: float
+    p95_ms: float
+    max_ms: float
+
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page(Generic[Item]):
+    """One page of a listing, newest first.
+
+    Attributes:
+        items: The records of this page.
+        next_cursor: Give it as ``cursor=`` to get the next page; None on the last one.
+    """
+
+    items: Sequence[Item]
+    next_cursor: str | None = None
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
