@@ -1,13 +1,83 @@
-"""What all tests share. Fixtures for users' own tests live in ``pgrecall.testing``."""
+"""What all tests share, on top of the fixtures that users get from ``pgrecall.testing``."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
+
+from pgrecall import AsyncMemory
+from pgrecall.embedding.base import Embedder
+from pgrecall.testing import Database, Template
+
+pytest_plugins = ["pgrecall.testing"]
+
+EVAL_DATA = os.environ.get("PGRECALL_EVAL_DATA")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("eval_data") and not EVAL_DATA:
+            item.add_marker(
+                pytest.mark.skip(reason="reads real data: set PGRECALL_EVAL_DATA to its directory")
+            )
+        if item.get_closest_marker("root") and os.geteuid() != 0:
+            item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the tests away from the memory and the settings of whoever runs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [*os.environ]:
+            if name.startswith("PGRECALL_") and name not in (
+                "PGRECALL_EVAL_DATA",
+                "PGRECALL_TEST_ADMIN_DSN",
+            ):
+                patch.delenv(name)
+        patch.setenv("PGRECALL_CONFIG_DIR", str(tmp_path_factory.mktemp("config")))
+        patch.setenv("PGRECALL_DATA_DIR", str(tmp_path_factory.mktemp("data") / "server"))
+        yield
 
 
 @pytest.fixture(scope="session")
-def admin_dsn() -> str:
+def eval_data() -> Path:
+    """Directory of the real data; tests that use it carry the marker ``eval_data``."""
+    if not EVAL_DATA:
+        raise RuntimeError("mark this test with pytest.mark.eval_data")
+    return Path(EVAL_DATA)
+
+
+@pytest.fixture(scope="session")
+def admin_dsn(pgrecall_admin_dsn: str) -> str:
     """Superuser connection string of a real server."""
-    return os.environ["PGRECALL_TEST_ADMIN_DSN"]
+    return pgrecall_admin_dsn
+
+
+@pytest.fixture(scope="module")
+def schema_dsn(pgrecall_template: Template) -> Iterator[str]:
+    """Superuser connection string of a provisioned database that a module shares."""
+    with pgrecall_template.clone() as database:
+        yield database.admin_dsn
+
+
+@pytest.fixture
+def admin(pgrecall_database: Database) -> Iterator[psycopg.Connection[Any]]:
+    """A superuser's connection into the test's database."""
+    with psycopg.connect(pgrecall_database.admin_dsn, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+async def async_memory(
+    pgrecall_database: Database, pgrecall_embedder: Embedder
+) -> AsyncIterator[AsyncMemory]:
+    """An open, empty memory for coroutines."""
+    async with await AsyncMemory.open(
+        pgrecall_database.dsn, embedder=pgrecall_embedder, settings=pgrecall_database.settings
+    ) as memory:
+        yield memory

@@ -2,6 +2,8 @@
 
 A file holds statements under headers: ``-- name: record`` starts one, and it ends where the next
 header begins. Comment lines directly below a header describe the statement and stay in it.
+``/* include: columns */`` stands for the fragment of that name in the same file, and
+``/* filters */`` for those ``filter_*`` fragments that a call chooses.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import LiteralString, cast
 
+_INCLUDE = re.compile(r"/\* include: (?P<name>[a-z0-9_]+) \*/")
+_FILTERS = "/* filters */"
 _HEADER = re.compile(r"^-- name: (?P<name>[a-z][a-z0-9_]*)\s*$", re.MULTILINE)
 
 
@@ -44,4 +48,27 @@ def parse(text: str, origin: str) -> Mapping[str, LiteralString]:
         body = text[header.end() : following.start() if following else len(text)].strip()
         # The text comes from a file of this package, so it is as literal as code.
         statements[name] = cast("LiteralString", body.removesuffix(";"))
-    return MappingProxyType(statements)
+    return MappingProxyType({name: _resolve(body, statements) for name, body in statements.items()})
+
+
+def _resolve(body: LiteralString, fragments: Mapping[str, LiteralString]) -> LiteralString:
+    while include := _INCLUDE.search(body):
+        body = cast("LiteralString", body.replace(include[0], fragments[include["name"]]))
+    return body
+
+
+@cache
+def statement(topic: str, name: str, filters: tuple[str, ...] = ()) -> LiteralString:
+    """Return one statement with the chosen filters in place.
+
+    Args:
+        topic: File name without its ending.
+        name: Name of the statement.
+        filters: Names of filter fragments, without their ``filter_``.
+
+    Raises:
+        KeyError: The file has no such statement or filter.
+    """
+    statements = load(topic)
+    chosen = "\n".join(statements[f"filter_{filter_name}"] for filter_name in filters)
+    return cast("LiteralString", statements[name].replace(_FILTERS, "\n" + chosen))

@@ -1,0 +1,50 @@
+# make demo    set everything up and see an agent remember
+# make test    set everything up and run every check
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup demo test check format generate bench clean system-packages
+
+help: ## Show what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+system-packages: ## Install what Debian must provide (only as root; else say what is missing)
+	@tools/system_packages.sh
+
+setup: system-packages $(READY) ## Make the virtual environment with everything in it
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all]' --group dev
+	touch $@
+
+demo: setup ## Play a planning agent with a memory, on a real PostgreSQL started here
+	$(BIN)/pgrecall demo
+
+test: setup check ## Run every check and test
+	$(BIN)/python -m pytest -p no:cacheprovider
+
+check: setup ## Style, types, and the generated files against their sources
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python tools/unasync.py --check
+
+format: setup ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+generate: setup ## Make the files that are made from others
+	$(BIN)/python tools/unasync.py
+
+bench: setup ## Measure against the floor, the same SQL on a raw connection
+	$(BIN)/python -m benchmarks.floor
+
+clean: ## Remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,131 @@
+"""The memory of agents: its four parts on one database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+
+from pgvector import Vector
+
+from pgrecall._async.database import AsyncDatabase
+from pgrecall._async.episodes import AsyncEpisodeStore
+from pgrecall._async.knowledge import AsyncKnowledgeStore
+from pgrecall._async.metrics import AsyncMetricStore
+from pgrecall._async.runtime import call_blocking
+from pgrecall._async.scope import AsyncScope
+from pgrecall._async.sessions import AsyncSessionStore
+from pgrecall.config import Settings, load_settings
+from pgrecall.core.vectors import to_vector
+from pgrecall.embedding.base import Embedder, Mode
+from pgrecall.embedding.choice import choose_embedder
+from pgrecall.targets import resolve_dsn
+
+
+class AsyncProjectMemory:
+    """A memory bound to one project: its calls need no ``project_id`` and see no other project."""
+
+    def __init__(self, scope: AsyncScope) -> None:
+        self._scope = scope
+        self.episodes = AsyncEpisodeStore(scope)
+        self.knowledge = AsyncKnowledgeStore(scope)
+        self.sessions = AsyncSessionStore(scope)
+        self.metrics = scope.metrics
+
+    @property
+    def project_id(self) -> str | None:
+        """The project it is bound to; None for the memory of all projects."""
+        return self._scope.project_id
+
+    @property
+    def embedder(self) -> Embedder:
+        """What turns texts into vectors here."""
+        return self._scope.embedder
+
+    @property
+    def dimensions(self) -> int:
+        """Length of the vectors of this database."""
+        return self._scope.dimensions
+
+    async def embed(self, *texts: str, mode: Mode = "query") -> Sequence[Vector]:
+        """Return the vectors of texts, as recall (``query``) or recording (``document``) uses them.
+
+        Raises:
+            EmbeddingError: The texts could not be embedded.
+        """
+        return [
+            to_vector(vector, self.dimensions) for vector in await self._scope.embed(texts, mode)
+        ]
+
+
+class AsyncMemory(AsyncProjectMemory):
+    """Agent memory in PostgreSQL; open it with ``AsyncMemory.open()``.
+
+    One instance serves many threads or tasks; each call takes a connection from its pool only
+    while a statement runs.
+    """
+
+    def __init__(self, scope: AsyncScope) -> None:
+        super().__init__(scope)
+        self._database = scope.database
+
+    @classmethod
+    async def open(
+        cls,
+        dsn: str | None = None,
+        *,
+        embedder: Embedder | str | None = None,
+        settings: Settings | None = None,
+    ) -> AsyncMemory:
+        """Open the memory in a database.
+
+        Args:
+            dsn: A libpq connection string or URL. Unless given: ``PGRECALL_DSN``, else the
+                database that ``pgrecall init`` set up for this user, else the embedded server,
+                which is started and set up if need be.
+            embedder: A provider's name or an object; ``PGRECALL_EMBEDDER`` unless given, else
+                ``builtin`` where its dimension is the database's, else ``none``.
+            settings: Settings to use instead of those of the environment.
+
+        Raises:
+            ConfigurationError: A setting is wrong, or the embedder's dimension is not the
+                database's.
+            SchemaMismatch: The database is not provisioned, or for another version.
+            Unavailable: No connection could be had.
+        """
+        settings = settings or load_settings()
+        target = dsn or await call_blocking(resolve_dsn, settings)
+        database = await AsyncDatabase.open(target, settings)
+        try:
+            chosen = await call_blocking(
+                choose_embedder, embedder or settings.embedder, database.facts.dimensions
+            )
+        except BaseException:
+            await database.close()
+            raise
+        metrics = AsyncMetricStore(database, enabled=settings.metrics)
+        metrics.start()
+        return cls(AsyncScope(database=database, embedder=chosen, metrics=metrics))
+
+    def project(self, project_id: str) -> AsyncProjectMemory:
+        """Return this memory bound to one project; it shares the pool and closes with it.
+
+        Raises:
+            InvalidInput: The identifier is empty or longer than 50 characters.
+        """
+        return AsyncProjectMemory(self._scope.bind(project_id))
+
+    async def close(self) -> None:
+        """Write waiting metrics and close the pool. The embedded server goes on."""
+        await self.metrics.stop()
+        await self._database.close()
+
+    async def __aenter__(self) -> AsyncMemory:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()

@@ -1,0 +1,98 @@
+"""What the parts of a memory share: the database, the embedder and perhaps one project."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pgvector import Vector
+from psycopg import AsyncConnection
+
+from pgrecall._async.database import AsyncDatabase
+from pgrecall._async.metrics import AsyncMetricStore, Measured
+from pgrecall._async.runtime import call_blocking
+from pgrecall.core.filters import scope_text
+from pgrecall.core.vectors import to_vector
+from pgrecall.embedding.base import Embedder, Mode
+from pgrecall.errors import EmbeddingError, InvalidInput
+from pgrecall.models import VectorLike
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AsyncScope:
+    """A memory's resources, bound to one project or to none."""
+
+    database: AsyncDatabase
+    embedder: Embedder
+    metrics: AsyncMetricStore
+    project_id: str | None = None
+
+    def bind(self, project_id: str) -> AsyncScope:
+        """Return the same resources bound to a project."""
+        return replace(self, project_id=scope_text(self.project(project_id), "project_id"))
+
+    def project(self, given: str | None) -> str | None:
+        """Return the project of a call.
+
+        Raises:
+            InvalidInput: The call names another project than the memory is bound to.
+        """
+        if self.project_id is None or given is None or given == self.project_id:
+            return given if given is not None else self.project_id
+        raise InvalidInput(
+            f"project_id is {given!r}, but this memory is bound to project {self.project_id!r}",
+            hint="use the memory that is not bound, or one bound to that project",
+        )
+
+    def measure(
+        self, operation: str, project_id: str | None, connection: AsyncConnection[Any] | None
+    ) -> Measured:
+        """Time an operation for the metrics."""
+        return self.metrics.measure(operation, project_id, connection)
+
+    @property
+    def dimensions(self) -> int:
+        """Length of the vectors of this database."""
+        return self.database.facts.dimensions
+
+    async def embed(self, texts: Sequence[str], mode: Mode) -> Sequence[VectorLike]:
+        """Turn texts into vectors. No connection is held meanwhile.
+
+        Raises:
+            EmbeddingError: The embedder failed, or returned another number of vectors.
+        """
+        vectors = await call_blocking(self.embedder.embed, texts, mode)
+        if len(vectors) != len(texts):
+            raise EmbeddingError(
+                f"the embedder {self.embedder.identity} returned {len(vectors)} vectors "
+                f"for {len(texts)} texts"
+            )
+        return vectors
+
+    async def query_vector(
+        self,
+        text: str | None,
+        embedding: VectorLike | None,
+        connection: AsyncConnection[Any] | None,
+    ) -> Vector:
+        """Return the vector of a query given as text or as a vector.
+
+        Raises:
+            InvalidInput: Both or neither were given, or text on a caller's connection.
+            InvalidVector: The vector cannot be searched for.
+        """
+        if (text is None) == (embedding is None):
+            raise InvalidInput(
+                "give either a text or embedding=", hint="one of the two says what to look for"
+            )
+        if embedding is None:
+            if connection is not None:
+                raise InvalidInput(
+                    "no text can be embedded while your transaction waits",
+                    hint="embed it first with memory.embed(text), and give embedding=",
+                )
+            if not isinstance(text, str) or not text.strip():
+                raise InvalidInput(f"the text to look for is {text!r}", hint="give some words")
+            embedding = (await self.embed([text], "query"))[0]
+        return to_vector(embedding, self.dimensions)

@@ -1,0 +1,339 @@
+"""Working memory: what an agent holds in mind during a session, until it expires."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from psycopg import AsyncConnection
+from psycopg.rows import class_row
+
+from pgrecall._async.scope import AsyncScope
+from pgrecall.core.checks import check_limit, check_ttl, check_uuid
+from pgrecall.core.documents import check_text, to_json
+from pgrecall.core.filters import project_filter, scope_text, session_filters
+from pgrecall.core.pages import to_page
+from pgrecall.errors import InvalidInput, NotFound
+from pgrecall.models import Json, Page, Session
+from pgrecall.sql import statement
+
+DEFAULT_TTL = timedelta(hours=1)
+_UNCHANGED: Mapping[str, None] = {
+    "context": None,
+    "thought": None,
+    "episode_id": None,
+    "goal": None,
+    "ttl": None,
+}
+
+
+class AsyncSessionStore:
+    """Working sessions of agents (table ``agent_working_memory``).
+
+    A session is live until it is closed or its time is up; only a live one can be changed.
+    """
+
+    def __init__(self, scope: AsyncScope) -> None:
+        self._scope = scope
+        self._database = scope.database
+
+    async def open(
+        self,
+        *,
+        project_id: str | None = None,
+        user_id: str | None = None,
+        goal: str | None = None,
+        context: Json | None = None,
+        ttl: timedelta | float = DEFAULT_TTL,
+        session_id: UUID | None = None,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> Session:
+        """Begin a session and return it.
+
+        Args:
+            project_id: The project it works on, up to 50 characters.
+            user_id: Whom it works for, up to 100 characters.
+            goal: What it is to reach.
+            context: What the agent holds in mind at the start.
+            ttl: How long it lives unless extended: a timedelta, or seconds.
+            session_id: Its identifier, if it has one already.
+            connection: A connection of yours, with which the write commits or rolls back.
+
+        Raises:
+            InvalidInput: A value cannot be stored.
+        """
+        project_id = self._scope.project(project_id)
+        if project_id is None:
+            raise InvalidInput(
+                "project_id is missing", hint="give project_id=, or use memory.project(...)"
+            )
+        values = {
+            "session_id": None if session_id is None else check_uuid(session_id, "session_id"),
+            "project_id": scope_text(project_id, "project_id"),
+            "user_id": scope_text(user_id, "user_id", 100),
+            "goal": self._goal(goal),
+            "context": self._document(context, "context"),
+            "ttl": check_ttl(ttl, "ttl") or DEFAULT_TTL,
+        }
+        with self._scope.measure("open_session", project_id, connection) as measured:
+            rows = await self._database.fetch(
+                statement("sessions", "open"),
+                values,
+                class_row(Session),
+                connection=connection,
+                writing=True,
+            )
+            measured.results = len(rows)
+        return rows[0]
+
+    async def get(
+        self,
+        session_id: UUID | str,
+        *,
+        project_id: str | None = None,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> Session:
+        """Return one session, live or not.
+
+        Raises:
+            NotFound: No such session (in that project).
+        """
+        return await self._one("get", session_id, {}, project_id, connection)
+
+    async def active(
+        self,
+        *,
+        project_id: str | None = None,
+        user_id: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> Page[Session]:
+        """Return the live sessions, the last updated first, a page at a time."""
+        return await self.list(
+            project_id=project_id,
+            user_id=user_id,
+            active=True,
+            limit=limit,
+            cursor=cursor,
+            connection=connection,
+        )
+
+    async def list(
+        self,
+        *,
+        project_id: str | None = None,
+        user_id: str | None = None,
+        active: bool | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> Page[Session]:
+        """Return sessions, the last updated first, a page at a time.
+
+        Args:
+            project_id: Only of this project.
+            user_id: Only for this user.
+            active: Only live ones (True), or only ended ones (False).
+            limit: Sessions a page, 1 to 10,000.
+            cursor: ``next_cursor`` of the page before.
+            connection: A connection of yours.
+
+        Raises:
+            InvalidInput: A filter cannot be meant.
+        """
+        project_id = self._scope.project(project_id)
+        filters, parameters = session_filters(
+            project_id=project_id, user_id=user_id, active=active, cursor=cursor
+        )
+        with self._scope.measure("list_sessions", project_id, connection) as measured:
+            rows = await self._database.fetch(
+                statement("sessions", "list", filters),
+                {**parameters, "limit": check_limit(limit) + 1},
+                class_row(Session),
+                connection=connection,
+            )
+            page = to_page(rows, limit, lambda row: (row.last_updated, row.session_id))
+            measured.results = len(page)
+        return page
+
+    async def update_context(
+        self,
+        session_id: UUID | str,
+        context: Json,
+        *,
+        project_id: str | None = None,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> Session:
+        """Merge keys into the context: given ones replace those of the same name, at the top level.
+
+        Concurrent updates of different keys are all kept.
+
+        Raises:
+            NotFound: No such live session (in that project).
+            InvalidInput: The context is no JSON object that can be stored.
+        """
+        values = {"context": self._document(context, "context")}
+        return await self._one("update", session_id, values, project_id, connection)
+
+    async def append_thought(
+        self,
+        session_id: UUID | str,
+        thought: Json,
+        *,
+        project_id: str | None = None,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> Session:
+        """Add a thought at the end of the session's history.
+
+        Raises:
+            NotFound: No such live session (in that project).
+            InvalidInput: The thought is no JSON object that can be stored.
+        """
+        values = {"thought": self._document(thought, "thought")}
+        return await self._one("update", session_id, values, project_id, connection)
+
+    async def set_goal(
+        self,
+        session_id: UUID | str,
+        goal: str,
+        *,
+        project_id: str | None = None,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> Session:
+        """Replace the session's goal.
+
+        Raises:
+            NotFound: No such live session (in that project).
+        """
+        return await self._one(
+            "update", session_id, {"goal": self._goal(goal)}, project_id, connection
+        )
+
+    async def relate_episode(
+        self,
+        session_id: UUID | str,
+        episode_id: UUID | str,
+        *,
+        project_id: str | None = None,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> Session:
+        """Note an episode as belonging to the session, once.
+
+        Raises:
+            NotFound: No such live session (in that project).
+        """
+        values = {"episode_id": check_uuid(episode_id, "episode_id")}
+        return await self._one("update", session_id, values, project_id, connection)
+
+    async def extend(
+        self,
+        session_id: UUID | str,
+        ttl: timedelta | float = DEFAULT_TTL,
+        *,
+        project_id: str | None = None,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> Session:
+        """Let the session live for ``ttl`` from now on.
+
+        Raises:
+            NotFound: No such live session (in that project).
+        """
+        return await self._one(
+            "update", session_id, {"ttl": check_ttl(ttl, "ttl")}, project_id, connection
+        )
+
+    async def close(
+        self,
+        session_id: UUID | str,
+        *,
+        project_id: str | None = None,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> Session:
+        """End a session; closing one that has ended changes nothing.
+
+        Raises:
+            NotFound: No such session (in that project).
+        """
+        return await self._one("close", session_id, {}, project_id, connection)
+
+    async def expire(self, *, connection: AsyncConnection[Any] | None = None) -> int:
+        """End every session whose time is up, in all projects or the one bound; returns how many.
+
+        The database function ``cleanup_expired_working_memory()`` does the same for all projects.
+        """
+        filters, parameters = project_filter(self._scope.project_id)
+        with self._scope.measure(
+            "expire_sessions", self._scope.project_id, connection
+        ) as measured:
+            measured.results = await self._database.execute(
+                statement("sessions", "expire", filters), parameters, connection=connection
+            )
+        return measured.results
+
+    async def delete(
+        self,
+        session_id: UUID | str,
+        *,
+        project_id: str | None = None,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> None:
+        """Delete a session.
+
+        Raises:
+            NotFound: No such session (in that project).
+        """
+        filters, parameters = project_filter(self._scope.project(project_id))
+        wanted = check_uuid(session_id, "session_id")
+        if not await self._database.execute(
+            statement("sessions", "delete", filters),
+            {**parameters, "session_id": wanted},
+            connection=connection,
+        ):
+            raise NotFound(f"there is no session {wanted}")
+
+    async def _one(
+        self,
+        name: str,
+        session_id: UUID | str,
+        values: Mapping[str, Any],
+        project_id: str | None,
+        connection: AsyncConnection[Any] | None,
+    ) -> Session:
+        project_id = self._scope.project(project_id)
+        filters, parameters = project_filter(project_id)
+        wanted = check_uuid(session_id, "session_id")
+        if name == "update":
+            parameters |= _UNCHANGED
+        with self._scope.measure(f"{name}_session", project_id, connection) as measured:
+            rows = await self._database.fetch(
+                statement("sessions", name, filters),
+                {**parameters, **values, "session_id": wanted},
+                class_row(Session),
+                connection=connection,
+                writing=name != "get",
+            )
+            measured.results = len(rows)
+        if not rows:
+            where = f" in project {project_id!r}" if project_id is not None else ""
+            if name != "update":
+                raise NotFound(f"there is no session {wanted}{where}")
+            raise NotFound(
+                f"there is no live session {wanted}{where}",
+                hint="it was closed, its time is up, or it never was; open another",
+            )
+        return rows[0]
+
+    def _document(self, value: Json | None, name: str) -> str | None:
+        if value is None:
+            return None
+        max_bytes = self._database.settings.max_document_bytes
+        return to_json(value, name=name, max_bytes=max_bytes)
+
+    def _goal(self, goal: str | None) -> str | None:
+        if goal is None:
+            return None
+        max_bytes = self._database.settings.max_document_bytes
+        return check_text(goal, name="goal", max_length=max_bytes)

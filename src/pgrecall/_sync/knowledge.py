@@ -1,0 +1,364 @@
+# Generated from pgrecall/_async/knowledge.py by tools/unasync.py. Do not edit.
+"""Semantic memory: what was learned, the evidence for and against it, and how it fared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from pgvector import Vector
+from psycopg import Connection
+from psycopg.rows import class_row, scalar_row, tuple_row
+
+from pgrecall._sync.scope import Scope
+from pgrecall.core.checks import (
+    check_fraction,
+    check_knowledge_type,
+    check_limit,
+    check_uuid,
+    check_uuids,
+)
+from pgrecall.core.documents import check_text, to_json
+from pgrecall.core.filters import knowledge_filters, project_filter, scope_text
+from pgrecall.core.knowledge_rows import check_evidence, to_recalled_knowledge
+from pgrecall.core.pages import to_page
+from pgrecall.core.ranking import candidate_count, check_similarity
+from pgrecall.core.text import render_knowledge
+from pgrecall.core.vectors import to_vector
+from pgrecall.errors import InvalidInput, NotFound
+from pgrecall.models import (
+    Json,
+    Knowledge,
+    KnowledgeType,
+    Page,
+    RecalledKnowledge,
+    VectorLike,
+)
+from pgrecall.sql import statement
+
+
+class KnowledgeStore:
+    """Strategies, patterns, constraints and heuristics (table ``agent_knowledge``).
+
+    Knowledge belongs to one project, or to all of them where it has none. A memory bound to a
+    project sees its own and the shared.
+    """
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+        self._database = scope.database
+
+    def add(
+        self,
+        knowledge_type: KnowledgeType,
+        description: str,
+        content: Json,
+        *,
+        supporting_episodes: Iterable[UUID | str],
+        contradicting_episodes: Iterable[UUID | str] = (),
+        confidence: float = 0.5,
+        project_id: str | None = None,
+        shared: bool = False,
+        created_by: str = "system",
+        active: bool = True,
+        knowledge_id: UUID | None = None,
+        embedding: VectorLike | None = None,
+        connection: Connection[Any] | None = None,
+    ) -> Knowledge:
+        """Store a piece of knowledge with its evidence, and return it.
+
+        Args:
+            knowledge_type: ``strategy``, ``pattern``, ``constraint`` or ``heuristic``.
+            description: One or two sentences that say it; what recall finds it by.
+            content: Its details.
+            supporting_episodes: At least three that speak for it, unless it is not active yet.
+            contradicting_episodes: Those that speak against it.
+            confidence: 0 to 1.
+            project_id: The project that it holds for; all of them unless given.
+            shared: On a memory bound to a project, True makes it knowledge of all projects.
+            created_by: Who found it, up to 50 characters.
+            active: False keeps it as a candidate.
+            knowledge_id: Its identifier, if it has one already.
+            embedding: Its vector; made by the embedder from description and content unless given.
+            connection: A connection of yours, with which the write commits or rolls back.
+
+        Raises:
+            InvalidInput: A value cannot be stored, evidence is too little or does not exist.
+        """
+        project_id = None if shared else self._scope.project(project_id)
+        evidence, against = check_evidence(
+            supporting_episodes, contradicting_episodes, active=active
+        )
+        max_bytes = self._database.settings.max_document_bytes
+        values = {
+            "knowledge_id": None
+            if knowledge_id is None
+            else check_uuid(knowledge_id, "knowledge_id"),
+            "knowledge_type": check_knowledge_type(knowledge_type),
+            "content": to_json(content, name="content", max_bytes=max_bytes),
+            "description": check_text(description, name="description", max_length=max_bytes),
+            "confidence": check_fraction(confidence, "confidence"),
+            "supporting_episodes": evidence,
+            "contradicting_episodes": against,
+            "created_by": check_text(created_by, name="created_by", max_length=50),
+            "active": active,
+            "project_id": scope_text(project_id, "project_id"),
+        }
+        values["embedding"] = self._vector(description, content, embedding, connection)
+        with self._scope.measure("add_knowledge", project_id, connection) as measured:
+            with self._database.transaction(connection) as lent:
+                self._hold(lent, [*evidence, *against])
+                rows = self._database.run(
+                    lent, statement("knowledge", "add"), values, class_row(Knowledge)
+                )
+            measured.results = len(rows)
+        return rows[0]
+
+    def _vector(
+        self,
+        description: str,
+        content: Json,
+        embedding: VectorLike | None,
+        connection: Connection[Any] | None,
+    ) -> Vector | None:
+        embedder = self._scope.embedder
+        if embedding is None:
+            if not embedder.available:
+                return None
+            if connection is not None:
+                raise InvalidInput(
+                    "no text can be embedded while your transaction waits",
+                    hint="embed the description first with memory.embed(...), and give embedding=",
+                )
+            rendered = render_knowledge(description, content, max_tokens=embedder.max_tokens)
+            embedding = (self._scope.embed([rendered], "document"))[0]
+        return to_vector(embedding, self._scope.dimensions)
+
+    def _hold(self, lent: Connection[Any], episode_ids: Sequence[UUID]) -> None:
+        held = self._database.run(
+            lent, statement("knowledge", "hold_evidence"), {"episode_ids": [*episode_ids]}, scalar_row
+        )
+        missing = [str(episode_id) for episode_id in episode_ids if episode_id not in set(held)]
+        if missing:
+            raise InvalidInput(
+                f"no such episodes to be evidence: {', '.join(missing[:5])}"
+                + (f" and {len(missing) - 5} more" if len(missing) > 5 else ""),
+                hint="they may have been deleted; nothing was written",
+            )
+
+    def get(
+        self,
+        knowledge_id: UUID | str,
+        *,
+        project_id: str | None = None,
+        connection: Connection[Any] | None = None,
+    ) -> Knowledge:
+        """Return one piece of knowledge.
+
+        Raises:
+            NotFound: No such knowledge (of that project, or shared).
+        """
+        with self._scope.measure("get_knowledge", self._scope.project(project_id), connection):
+            return self._one("get", knowledge_id, {}, project_id, connection)
+
+    def list(
+        self,
+        *,
+        project_id: str | None = None,
+        knowledge_type: KnowledgeType | None = None,
+        active: bool | None = True,
+        min_confidence: float | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+        connection: Connection[Any] | None = None,
+    ) -> Page[Knowledge]:
+        """Return knowledge, newest first, a page at a time.
+
+        Args:
+            project_id: Of this project, and what all share.
+            knowledge_type: Only of this kind.
+            active: Only active (True), only retired or candidate (False), or all (None).
+            min_confidence: Only at least this certain.
+            limit: Rows a page, 1 to 10,000.
+            cursor: ``next_cursor`` of the page before.
+            connection: A connection of yours.
+
+        Raises:
+            InvalidInput: A filter cannot be meant.
+        """
+        project_id = self._scope.project(project_id)
+        filters, parameters = knowledge_filters(
+            project_id=project_id,
+            knowledge_type=knowledge_type,
+            active=active,
+            min_confidence=min_confidence,
+            cursor=cursor,
+        )
+        with self._scope.measure("list_knowledge", project_id, connection) as measured:
+            rows = self._database.fetch(
+                statement("knowledge", "list", filters),
+                {**parameters, "limit": check_limit(limit) + 1},
+                class_row(Knowledge),
+                connection=connection,
+            )
+            page = to_page(rows, limit, lambda row: (row.created_at, row.knowledge_id))
+            measured.results = len(page)
+        return page
+
+    def recall(
+        self,
+        query: str | None = None,
+        *,
+        embedding: VectorLike | None = None,
+        project_id: str | None = None,
+        knowledge_type: KnowledgeType | None = None,
+        active: bool | None = True,
+        min_confidence: float | None = None,
+        limit: int = 5,
+        min_similarity: float = -1.0,
+        confidence_weight: float = 0.15,
+        connection: Connection[Any] | None = None,
+    ) -> Sequence[RecalledKnowledge]:
+        """Return the knowledge nearest to a situation, best first.
+
+        The score is ``(1 - w) * similarity + w * confidence`` with ``w = confidence_weight``.
+
+        Args:
+            query: The situation, in words; embedded by the memory's embedder.
+            embedding: The situation as a vector, instead of words.
+            project_id: Of this project, and what all share.
+            knowledge_type: Only of this kind.
+            active: Only active (True), only retired or candidate (False), or all (None).
+            min_confidence: Only at least this certain.
+            limit: Most hits to return, 1 to 10,000.
+            min_similarity: Only hits at least this similar, -1 to 1.
+            confidence_weight: How much confidence lifts a hit, 0 (not at all) to 1.
+            connection: A connection of yours; then give ``embedding``.
+
+        Raises:
+            InvalidInput: A filter cannot be meant, or both or neither of text and vector.
+        """
+        project_id = self._scope.project(project_id)
+        filters, parameters = knowledge_filters(
+            project_id=project_id,
+            knowledge_type=knowledge_type,
+            active=active,
+            min_confidence=min_confidence,
+        )
+        weight = check_fraction(confidence_weight, "confidence_weight") or 0.0
+        parameters |= {
+            "limit": check_limit(limit),
+            "candidates": candidate_count(limit, weight),
+            "confidence_weight": weight,
+            "min_similarity": check_similarity(min_similarity),
+        }
+        parameters["embedding"] = self._scope.query_vector(query, embedding, connection)
+        with self._scope.measure("recall_knowledge", project_id, connection) as measured:
+            rows = self._database.fetch_nearest(
+                statement("knowledge", "recall", filters), parameters, tuple_row, connection=connection
+            )
+            if rows[0][0] < parameters["candidates"]:
+                rows = self._database.fetch_nearest(
+                    statement("knowledge", "recall_exact", filters),
+                    parameters,
+                    tuple_row,
+                    connection=connection,
+                )
+            hits = [to_recalled_knowledge(values) for values in rows if values[1] is not None]
+            measured.results = len(hits)
+        return hits
+
+    def record_application(
+        self,
+        knowledge_id: UUID | str,
+        *,
+        success: bool,
+        episode_id: UUID | str | None = None,
+        project_id: str | None = None,
+        connection: Connection[Any] | None = None,
+    ) -> Knowledge:
+        """Count one application of a piece of knowledge, and whether it succeeded.
+
+        Args:
+            knowledge_id: What was applied.
+            success: Whether it went well.
+            episode_id: The decision in which it was applied; joins the evidence for or against.
+            project_id: The project that applied it.
+            connection: A connection of yours, with which the write commits or rolls back.
+
+        Raises:
+            NotFound: No such active knowledge (of that project, or shared).
+            InvalidInput: The episode does not exist.
+        """
+        if not isinstance(success, bool):
+            raise InvalidInput(f"success is {success!r}", hint="give True or False")
+        episode = None if episode_id is None else check_uuid(episode_id, "episode_id")
+        values = {"success": success, "episode_id": episode}
+        with self._scope.measure("apply_knowledge", self._scope.project(project_id), connection):
+            if episode is None:
+                return self._one("apply", knowledge_id, values, project_id, connection)
+            with self._database.transaction(connection) as lent:
+                self._hold(lent, [episode])
+                return self._one("apply", knowledge_id, values, project_id, lent)
+
+    def retire(
+        self,
+        knowledge_id: UUID | str,
+        *,
+        project_id: str | None = None,
+        connection: Connection[Any] | None = None,
+    ) -> Knowledge:
+        """Take a piece of knowledge out of use; it stays in the ledger.
+
+        Raises:
+            NotFound: No such knowledge (of that project, or shared).
+        """
+        with self._scope.measure("retire_knowledge", self._scope.project(project_id), connection):
+            return self._one("retire", knowledge_id, {}, project_id, connection)
+
+    def delete(
+        self,
+        knowledge_id: UUID | str,
+        *,
+        project_id: str | None = None,
+        connection: Connection[Any] | None = None,
+    ) -> None:
+        """Delete a piece of knowledge and its evidence; the episodes stay.
+
+        Raises:
+            NotFound: No such knowledge (of that project, or shared).
+        """
+        filters, parameters = project_filter(self._scope.project(project_id))
+        wanted = check_uuid(knowledge_id, "knowledge_id")
+        deleted = self._database.execute(
+            statement("knowledge", "delete", filters),
+            {**parameters, "knowledge_id": wanted},
+            connection=connection,
+        )
+        if not deleted:
+            raise NotFound(f"there is no knowledge {wanted}")
+
+    def _one(
+        self,
+        name: str,
+        knowledge_id: UUID | str,
+        values: Mapping[str, Any],
+        project_id: str | None,
+        connection: Connection[Any] | None,
+    ) -> Knowledge:
+        project_id = self._scope.project(project_id)
+        filters, parameters = project_filter(project_id)
+        wanted = check_uuid(knowledge_id, "knowledge_id")
+        rows = self._database.fetch(
+            statement("knowledge", name, filters),
+            {**parameters, **values, "knowledge_id": wanted},
+            class_row(Knowledge),
+            connection=connection,
+            writing=name != "get",
+        )
+        if not rows:
+            active = "active " if name == "apply" else ""
+            where = f" of project {project_id!r} or shared" if project_id is not None else ""
+            raise NotFound(f"there is no {active}knowledge {wanted}{where}")
+        return rows[0]

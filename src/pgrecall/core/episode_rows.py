@@ -1,0 +1,186 @@
+"""From an episode as the caller gives it to the row that is written, and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from pgvector import Vector
+
+from pgrecall.core.checks import check_control_mode, check_fraction, check_time, check_uuid
+from pgrecall.core.documents import check_text, to_json
+from pgrecall.core.vectors import to_vector
+from pgrecall.errors import Conflict, InvalidInput
+from pgrecall.models import Episode, NewEpisode, Recalled
+
+EPISODE_FIELDS = tuple(field.name for field in fields(Episode))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodeRow:
+    """A checked episode in the form of its columns; JSON documents are serialised text."""
+
+    episode_id: UUID
+    project_id: str
+    timestamp: datetime | None
+    perception: str
+    reasoning: str
+    action: str
+    outcome: str | None
+    outcome_quality: float | None
+    embedding: Vector | None
+    agent_version: str
+    control_mode: str
+    decision_source: str | None
+    sprint_id: str | None
+    chronicle_note_id: UUID | None
+    external_id: str | None
+
+
+def to_row(new: NewEpisode, *, dimensions: int, max_bytes: int) -> EpisodeRow:
+    """Check every value of an episode and return its row.
+
+    Raises:
+        InvalidInput: A value cannot be stored; the message names it.
+        InvalidVector: The embedding is no vector of ``dimensions`` numbers.
+    """
+    if not isinstance(new, NewEpisode):
+        raise InvalidInput(f"expected a NewEpisode, not {type(new).__name__}")
+
+    def document(name: str) -> str:
+        return to_json(getattr(new, name), name=name, max_bytes=max_bytes)
+
+    def text(name: str, max_length: int) -> str:
+        return check_text(getattr(new, name), name=name, max_length=max_length)
+
+    def optional_text(name: str, max_length: int) -> str | None:
+        return None if getattr(new, name) is None else text(name, max_length)
+
+    def identifier(name: str) -> UUID | None:
+        value = getattr(new, name)
+        return None if value is None else check_uuid(value, name)
+
+    return EpisodeRow(
+        episode_id=identifier("episode_id") or uuid4(),
+        project_id=text("project_id", 50),
+        timestamp=check_time(new.timestamp, "timestamp"),
+        perception=document("perception"),
+        reasoning=document("reasoning"),
+        action=document("action"),
+        outcome=None if new.outcome is None else document("outcome"),
+        outcome_quality=check_fraction(new.outcome_quality, "outcome_quality"),
+        embedding=None if new.embedding is None else to_vector(new.embedding, dimensions),
+        agent_version=text("agent_version", 20),
+        control_mode=check_control_mode(new.control_mode),
+        decision_source=optional_text("decision_source", 50),
+        sprint_id=optional_text("sprint_id", 50),
+        chronicle_note_id=identifier("chronicle_note_id"),
+        external_id=optional_text("external_id", 200),
+    )
+
+
+def to_parameters(rows: Sequence[EpisodeRow]) -> dict[str, list[Any]]:
+    """Return the rows as one array a column, the parameters of the statement ``record``."""
+    return {
+        "episode_ids": [row.episode_id for row in rows],
+        "project_ids": [row.project_id for row in rows],
+        "timestamps": [row.timestamp for row in rows],
+        "perceptions": [row.perception for row in rows],
+        "reasonings": [row.reasoning for row in rows],
+        "actions": [row.action for row in rows],
+        "outcomes": [row.outcome for row in rows],
+        "qualities": [row.outcome_quality for row in rows],
+        "embeddings": [row.embedding for row in rows],
+        "agent_versions": [row.agent_version for row in rows],
+        "control_modes": [row.control_mode for row in rows],
+        "decision_sources": [row.decision_source for row in rows],
+        "sprint_ids": [row.sprint_id for row in rows],
+        "chronicle_note_ids": [row.chronicle_note_id for row in rows],
+        "external_ids": [row.external_id for row in rows],
+    }
+
+
+def to_episode(
+    row: EpisodeRow, timestamp: datetime, outcome_recorded_at: datetime | None
+) -> Episode:
+    """Return the episode that stands in the database now that ``row`` was written."""
+    return Episode(
+        episode_id=row.episode_id,
+        project_id=row.project_id,
+        timestamp=timestamp,
+        perception=json.loads(row.perception),
+        reasoning=json.loads(row.reasoning),
+        action=json.loads(row.action),
+        outcome=None if row.outcome is None else json.loads(row.outcome),
+        outcome_quality=row.outcome_quality,
+        outcome_recorded_at=outcome_recorded_at,
+        agent_version=row.agent_version,
+        control_mode=row.control_mode,  # type: ignore[arg-type]  # checked by to_row
+        decision_source=row.decision_source,
+        sprint_id=row.sprint_id,
+        chronicle_note_id=row.chronicle_note_id,
+        external_id=row.external_id,
+        embedded=row.embedding is not None,
+    )
+
+
+def match_taken(rows: Sequence[EpisodeRow], taken: Iterable[Episode]) -> dict[UUID, Episode]:
+    """Return, by the identifier of each row that was not written, the episode that stands there.
+
+    An episode is the same if what was perceived, reasoned and done is the same; its outcome may
+    have been recorded since.
+
+    Raises:
+        Conflict: What stands there under the same identifier is something else.
+    """
+    by_id: dict[UUID, Episode] = {}
+    by_external: dict[tuple[str, str], Episode] = {}
+    for episode in taken:
+        by_id[episode.episode_id] = episode
+        if episode.external_id is not None:
+            by_external[episode.project_id, episode.external_id] = episode
+    found: dict[UUID, Episode] = {}
+    for row in rows:
+        standing = by_external.get((row.project_id, row.external_id or "")) or by_id.get(
+            row.episode_id
+        )
+        if standing is None:
+            continue
+        _refuse_other_content(row, standing)
+        found[row.episode_id] = standing
+    return found
+
+
+def _refuse_other_content(row: EpisodeRow, standing: Episode) -> None:
+    differing = [
+        name
+        for name in ("perception", "reasoning", "action")
+        if _as_floats(getattr(row, name)) != _as_floats(json.dumps(getattr(standing, name)))
+    ]
+    if row.project_id != standing.project_id:
+        differing.insert(0, "project_id")
+    if differing:
+        named = (
+            f"external_id {row.external_id!r} of project {row.project_id!r}"
+            if row.external_id is not None
+            else f"episode_id {row.episode_id}"
+        )
+        raise Conflict(
+            f"{named} already stands for another episode: {', '.join(differing)} differ",
+            hint="nothing was changed; give another identifier, or record the same content",
+        )
+
+
+def _as_floats(text: str) -> Any:
+    # jsonb writes 1e23 out as an integer that no float equals, so all numbers become floats.
+    return json.loads(text, parse_int=float)
+
+
+def to_recalled(values: Sequence[Any]) -> Recalled:
+    """Return a hit from a row of ``recall``: candidates, the columns, similarity, score."""
+    columns: Mapping[str, Any] = dict(zip(EPISODE_FIELDS, values[1:-2], strict=True))
+    return Recalled(episode=Episode(**columns), similarity=values[-2], score=values[-1])

@@ -1,0 +1,140 @@
+"""Driver errors in terms of our own tree; each is wrapped once, with the original as its cause."""
+
+from __future__ import annotations
+
+import psycopg
+from psycopg import errors as pg
+from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
+
+from pgrecall.errors import (
+    Conflict,
+    ConnectionLost,
+    DatabaseError,
+    InvalidInput,
+    OutcomeUnknown,
+    OutOfSpace,
+    PermissionDenied,
+    PgrecallError,
+    ReadOnlyServer,
+    SchemaMissing,
+    TimedOut,
+    Unavailable,
+)
+
+_SHUTTING_DOWN = ("57P01", "57P02", "57P05", "25P03")
+_NOT_READY = ("57P03", "53300")
+_CONSTRAINTS = {
+    "chk_control_mode": "control_mode must be one of 'rule_based_only', 'intelligence_enhanced', "
+    "'memory_augmented'",
+    "chk_knowledge_type": "knowledge_type must be one of 'strategy', 'pattern', 'constraint', "
+    "'heuristic'",
+    "chk_min_supporting_episodes": "active knowledge needs at least three supporting episodes",
+    "agent_episodes_outcome_quality_check": "outcome_quality must lie between 0 and 1",
+    "agent_knowledge_confidence_check": "confidence must lie between 0 and 1",
+}
+
+
+def translate(error: Exception, *, writing: bool = False, sent: bool = True) -> PgrecallError:
+    """Return our error for a driver error.
+
+    Args:
+        error: What psycopg or its pool raised.
+        writing: Whether the statement could have changed something.
+        sent: Whether the statement, or its commit, had been sent; if the connection then broke
+            while writing, nobody can know whether the server carried it out.
+    """
+    if isinstance(error, PoolTimeout | PoolClosed | TooManyRequests):
+        return Unavailable(
+            f"no connection could be had: {error}",
+            hint="check that the server runs and that pool_max_size suits the load",
+        )
+    if not isinstance(error, psycopg.Error):
+        raise TypeError(f"not a driver error: {error!r}") from error
+    state = error.sqlstate
+    text = _first_line(error)
+    if _connection_broke(error):
+        return _broken(text, state, unknown=writing and sent)
+    if state is not None and (found := _by_state(error, state, text)) is not None:
+        return found
+    return DatabaseError(f"PostgreSQL refused the statement: {text}", sqlstate=state)
+
+
+def _first_line(error: psycopg.Error) -> str:
+    diagnosis = error.diag
+    primary = diagnosis.message_primary or str(error).strip().split("\n")[0]
+    return f"{primary}: {diagnosis.message_detail}" if diagnosis.message_detail else primary
+
+
+def _connection_broke(error: psycopg.Error) -> bool:
+    state = error.sqlstate
+    if state is None:
+        return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    return state.startswith("08") or state in _SHUTTING_DOWN
+
+
+def _broken(text: str, state: str | None, *, unknown: bool) -> DatabaseError:
+    if unknown:
+        return OutcomeUnknown(
+            f"the connection broke while a write was under way: {text}",
+            hint="the write may or may not have happened; repeat it with the same external_id, "
+            "or look before repeating",
+            sqlstate=state,
+        )
+    return ConnectionLost(
+        f"the connection broke: {text}",
+        hint="nothing was written; check that the server runs, and repeat the call",
+        sqlstate=state,
+    )
+
+
+def _by_state(error: psycopg.Error, state: str, text: str) -> PgrecallError | None:
+    if isinstance(error, pg.CheckViolation | pg.NotNullViolation):
+        return _constraint(error, text)
+    if isinstance(error, pg.UniqueViolation):
+        return Conflict(f"the row exists already: {text}", hint="nothing was changed")
+    if isinstance(error, pg.DataError | pg.ProgramLimitExceeded):
+        return InvalidInput(f"PostgreSQL refused a value: {text}", hint="nothing was changed")
+    if isinstance(error, pg.ReadOnlySqlTransaction):
+        return ReadOnlyServer(
+            f"the server accepts no writes: {text}",
+            hint="it is a standby in recovery or set read-only; connect to the primary",
+            sqlstate=state,
+        )
+    if isinstance(error, pg.InsufficientPrivilege):
+        return PermissionDenied(
+            f"the role lacks a right: {text}",
+            hint="connect as another role, or run `pgrecall init` again to restore the grants",
+            sqlstate=state,
+        )
+    if state in ("53000", "53100", "53200"):
+        return OutOfSpace(
+            f"the server ran out of space: {text}",
+            hint="nothing was written; free disk or memory on the server and repeat the call",
+            sqlstate=state,
+        )
+    if state in _NOT_READY:
+        return Unavailable(
+            f"the server takes no connection now: {text}", hint="try again later", sqlstate=state
+        )
+    if isinstance(error, pg.QueryCanceled | pg.LockNotAvailable):
+        return TimedOut(f"a time-out expired: {text}", hint="nothing was written", sqlstate=state)
+    if isinstance(error, pg.UndefinedTable | pg.UndefinedColumn | pg.InvalidSchemaName):
+        return SchemaMissing(
+            f"the database lacks a part of the agent memory: {text}",
+            hint="run `pgrecall migrate`, or `pgrecall verify` to see what is missing",
+        )
+    if isinstance(error, pg.SerializationFailure | pg.DeadlockDetected):
+        return DatabaseError(
+            f"another transaction was in the way: {text}",
+            hint="nothing was written; repeat the call",
+            sqlstate=state,
+        )
+    return None
+
+
+def _constraint(error: psycopg.Error, text: str) -> InvalidInput:
+    rule = _CONSTRAINTS.get(error.diag.constraint_name or "")
+    return InvalidInput(
+        f"{rule}: {text}" if rule else f"a rule of the database is violated: {text}",
+        hint="nothing was changed",
+    )

@@ -1,0 +1,166 @@
+-- Episodes: one row a decision. `/* include: x */` stands for the fragment named x of this file;
+-- `/* filters */` for the filter fragments of a call, chosen from the closed set `filter_*`.
+
+-- name: columns
+e.episode_id, e.project_id, e.timestamp, e.perception, e.reasoning, e.action, e.outcome,
+    e.outcome_quality, e.outcome_recorded_at, e.agent_version, e.control_mode, e.decision_source,
+    e.sprint_id, e.chronicle_note_id, e.external_id, e.embedding IS NOT NULL AS embedded
+
+-- name: filter_project_id
+AND e.project_id = %(project_id)s
+
+-- name: filter_since
+AND e.timestamp >= %(since)s
+
+-- name: filter_until
+AND e.timestamp < %(until)s
+
+-- name: filter_sprint_id
+AND e.sprint_id = %(sprint_id)s
+
+-- name: filter_decision_source
+AND e.decision_source = %(decision_source)s
+
+-- name: filter_agent_version
+AND e.agent_version = %(agent_version)s
+
+-- name: filter_min_quality
+AND e.outcome_quality >= %(min_quality)s
+
+-- name: filter_max_quality
+AND e.outcome_quality <= %(max_quality)s
+
+-- name: filter_with_outcome
+AND (e.outcome IS NOT NULL) = %(with_outcome)s
+
+-- name: filter_after
+AND (e.timestamp, e.episode_id) < (%(after_time)s, %(after_id)s)
+
+-- name: record
+-- One statement for one episode and for many. Rows whose external_id or episode_id is taken are
+-- left alone and not returned.
+INSERT INTO public.agent_episodes (
+    episode_id, project_id, timestamp, perception, reasoning, action, outcome, outcome_quality,
+    outcome_recorded_at, embedding, agent_version, control_mode, decision_source, sprint_id,
+    chronicle_note_id, external_id)
+SELECT n.episode_id, n.project_id, coalesce(n.at, now()), n.perception::jsonb, n.reasoning::jsonb,
+       n.action::jsonb, n.outcome::jsonb, n.outcome_quality,
+       CASE WHEN n.outcome IS NOT NULL OR n.outcome_quality IS NOT NULL THEN now() END,
+       n.embedding, n.agent_version, n.control_mode, n.decision_source, n.sprint_id,
+       n.chronicle_note_id, n.external_id
+FROM unnest(
+    %(episode_ids)s::uuid[], %(project_ids)s::text[], %(timestamps)s::timestamptz[],
+    %(perceptions)s::text[], %(reasonings)s::text[], %(actions)s::text[], %(outcomes)s::text[],
+    %(qualities)s::float8[], %(embeddings)s::vector[], %(agent_versions)s::text[],
+    %(control_modes)s::text[], %(decision_sources)s::text[], %(sprint_ids)s::text[],
+    %(chronicle_note_ids)s::uuid[], %(external_ids)s::text[]
+) AS n(episode_id, project_id, at, perception, reasoning, action, outcome, outcome_quality,
+       embedding, agent_version, control_mode, decision_source, sprint_id, chronicle_note_id,
+       external_id)
+ON CONFLICT DO NOTHING
+RETURNING episode_id, timestamp, outcome_recorded_at
+
+-- name: taken
+-- The rows that stand where `record` was not allowed to write.
+SELECT /* include: columns */
+FROM public.agent_episodes AS e
+WHERE e.episode_id = ANY (%(episode_ids)s::uuid[])
+   OR (e.project_id, e.external_id) IN (
+       SELECT * FROM unnest(%(project_ids)s::text[], %(external_ids)s::text[]))
+
+-- name: record_outcome
+UPDATE public.agent_episodes AS e
+SET outcome = coalesce(%(outcome)s::jsonb, e.outcome),
+    outcome_quality = coalesce(%(quality)s::float8, e.outcome_quality),
+    outcome_recorded_at = now()
+WHERE e.episode_id = %(episode_id)s /* filters */
+RETURNING /* include: columns */
+
+-- name: get
+SELECT /* include: columns */
+FROM public.agent_episodes AS e
+WHERE e.episode_id = %(episode_id)s /* filters */
+
+-- name: embeddings
+SELECT e.episode_id, e.embedding
+FROM public.agent_episodes AS e
+WHERE e.episode_id = ANY (%(episode_ids)s::uuid[]) AND e.embedding IS NOT NULL /* filters */
+
+-- name: list
+SELECT /* include: columns */
+FROM public.agent_episodes AS e
+WHERE true /* filters */
+ORDER BY e.timestamp DESC, e.episode_id DESC
+LIMIT %(limit)s
+
+-- name: count
+SELECT count(*) AS count
+FROM public.agent_episodes AS e
+WHERE true /* filters */
+
+-- name: lock
+-- Holds the rows, so that no evidence can be added that points to them meanwhile.
+SELECT e.episode_id
+FROM public.agent_episodes AS e
+WHERE e.episode_id = ANY (%(episode_ids)s::uuid[]) /* filters */
+ORDER BY e.episode_id
+FOR UPDATE
+
+-- name: evidence_of
+SELECT k.knowledge_id, k.description
+FROM public.agent_knowledge AS k
+WHERE k.supporting_episodes && %(episode_ids)s::uuid[]
+   OR k.contradicting_episodes && %(episode_ids)s::uuid[]
+ORDER BY k.knowledge_id
+LIMIT 5
+
+-- name: delete
+DELETE FROM public.agent_episodes AS e
+WHERE e.episode_id = ANY (%(episode_ids)s::uuid[]) /* filters */
+RETURNING e.episode_id
+
+-- name: ranking
+-- Weighs similarity with outcome; an unknown outcome counts as neither good nor bad.
+-- The left join keeps one row when nothing is similar enough, so that `candidates` is told.
+SELECT found.candidates, hit.*
+FROM (SELECT count(*) AS candidates FROM nearest) AS found
+LEFT JOIN LATERAL (
+    SELECT n.*,
+           (1 - %(outcome_weight)s::float8) * n.similarity
+           + %(outcome_weight)s::float8 * coalesce(n.outcome_quality, 0.5) AS score
+    FROM nearest AS n
+    WHERE n.similarity >= %(min_similarity)s::float8
+    ORDER BY score DESC, n.similarity DESC, n.episode_id
+    LIMIT %(limit)s
+) AS hit ON true
+ORDER BY hit.score DESC, hit.similarity DESC, hit.episode_id
+
+-- name: recall
+-- The distance expression stands alone in ORDER BY: only so is the HNSW index used.
+WITH nearest AS MATERIALIZED (
+    SELECT /* include: columns */,
+           1 - (e.embedding <=> %(embedding)s::vector) AS similarity
+    FROM public.agent_episodes AS e
+    WHERE e.embedding IS NOT NULL /* filters */
+    ORDER BY e.embedding <=> %(embedding)s::vector
+    LIMIT %(candidates)s
+)
+/* include: ranking */
+
+-- name: recall_exact
+-- Computes every distance under the filter: the truth, whatever the index would have found.
+WITH measured AS MATERIALIZED (
+    SELECT e.episode_id, e.embedding <=> %(embedding)s::vector AS distance
+    FROM public.agent_episodes AS e
+    WHERE e.embedding IS NOT NULL /* filters */
+), closest AS MATERIALIZED (
+    SELECT m.episode_id, m.distance
+    FROM measured AS m
+    ORDER BY m.distance, m.episode_id
+    LIMIT %(candidates)s
+), nearest AS MATERIALIZED (
+    SELECT /* include: columns */, 1 - c.distance AS similarity
+    FROM closest AS c
+    JOIN public.agent_episodes AS e USING (episode_id)
+)
+/* include: ranking */

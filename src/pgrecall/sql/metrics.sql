@@ -1,0 +1,56 @@
+-- Metrics: one row an operation or a sample.
+
+-- name: columns
+m.metric_id, m.timestamp, m.operation_type, m.latency_ms, m.results_count, m.recall_accuracy,
+    m.precision, m.memory_usage_mb, m.cpu_percent, m.project_id, m.episode_count,
+    m.strategy_count, m.duration_ms
+
+-- name: filter_project_id
+AND m.project_id = %(project_id)s
+
+-- name: filter_operation_type
+AND m.operation_type = %(operation_type)s
+
+-- name: filter_since
+AND m.timestamp >= %(since)s
+
+-- name: filter_until
+AND m.timestamp < %(until)s
+
+-- name: filter_after
+AND (m.timestamp, m.metric_id) < (%(after_time)s, %(after_id)s)
+
+-- name: record
+INSERT INTO public.agent_memory_metrics (
+    timestamp, operation_type, latency_ms, results_count, project_id, duration_ms)
+SELECT n.at, n.operation_type, ceil(n.duration_ms)::integer, n.results_count, n.project_id,
+       n.duration_ms
+FROM unnest(
+    %(timestamps)s::timestamptz[], %(operation_types)s::text[], %(durations_ms)s::float8[],
+    %(results_counts)s::integer[], %(project_ids)s::text[]
+) AS n(at, operation_type, duration_ms, results_count, project_id)
+
+-- name: list
+-- Rows without a time, which only hand-written statements make, belong to no period.
+SELECT /* include: columns */
+FROM public.agent_memory_metrics AS m
+WHERE m.timestamp IS NOT NULL /* filters */
+ORDER BY m.timestamp DESC, m.metric_id DESC
+LIMIT %(limit)s
+
+-- name: summary
+-- Rows written by other clients may lack the exact duration; theirs counts in whole milliseconds.
+SELECT m.operation_type::text AS operation_type, count(*) AS count,
+       avg(coalesce(m.duration_ms, m.latency_ms)) AS mean_ms,
+       percentile_cont(0.5) WITHIN GROUP (ORDER BY coalesce(m.duration_ms, m.latency_ms)) AS p50_ms,
+       percentile_cont(0.95) WITHIN GROUP (ORDER BY coalesce(m.duration_ms, m.latency_ms)) AS p95_ms,
+       max(coalesce(m.duration_ms, m.latency_ms)) AS max_ms
+FROM public.agent_memory_metrics AS m
+WHERE m.operation_type IS NOT NULL AND coalesce(m.duration_ms, m.latency_ms) IS NOT NULL
+    /* filters */
+GROUP BY m.operation_type
+ORDER BY m.operation_type
+
+-- name: prune
+DELETE FROM public.agent_memory_metrics AS m
+WHERE m.timestamp < %(before)s /* filters */

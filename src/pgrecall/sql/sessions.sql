@@ -1,0 +1,73 @@
+-- Sessions: an agent's working memory, which expires.
+
+-- name: columns
+s.session_id, s.project_id, s.user_id, s.current_goal, s.active_context, s.thought_history,
+    s.created_at, s.last_updated, s.expires_at, s.is_active, s.related_episodes
+
+-- name: filter_project_id
+AND s.project_id = %(project_id)s
+
+-- name: filter_user_id
+AND s.user_id = %(user_id)s
+
+-- name: filter_active
+AND (s.is_active IS TRUE AND s.expires_at > now()) = %(active)s
+
+-- name: filter_after
+AND (coalesce(s.last_updated, 'epoch'), s.session_id) < (%(after_time)s, %(after_id)s)
+
+-- name: open
+INSERT INTO public.agent_working_memory AS s (
+    session_id, project_id, user_id, current_goal, active_context, expires_at)
+VALUES (
+    coalesce(%(session_id)s::uuid, gen_random_uuid()), %(project_id)s, %(user_id)s, %(goal)s,
+    %(context)s::jsonb, now() + %(ttl)s::interval)
+RETURNING /* include: columns */
+
+-- name: get
+SELECT /* include: columns */
+FROM public.agent_working_memory AS s
+WHERE s.session_id = %(session_id)s /* filters */
+
+-- name: list
+SELECT /* include: columns */
+FROM public.agent_working_memory AS s
+WHERE true /* filters */
+ORDER BY coalesce(s.last_updated, 'epoch') DESC, s.session_id DESC
+LIMIT %(limit)s
+
+-- name: update
+-- One statement for every change of a live session, so that each is atomic: context is merged
+-- key by key at its top level, thoughts and episodes are appended, the rest replaced if given.
+UPDATE public.agent_working_memory AS s
+SET active_context = CASE
+        WHEN %(context)s::jsonb IS NULL THEN s.active_context
+        ELSE coalesce(s.active_context, '{}') || %(context)s::jsonb END,
+    thought_history = CASE
+        WHEN %(thought)s::jsonb IS NULL THEN s.thought_history
+        ELSE array_append(s.thought_history, %(thought)s::jsonb) END,
+    related_episodes = CASE
+        WHEN %(episode_id)s::uuid IS NULL
+             OR %(episode_id)s::uuid = ANY (coalesce(s.related_episodes, '{}'))
+        THEN s.related_episodes
+        ELSE array_append(s.related_episodes, %(episode_id)s::uuid) END,
+    current_goal = coalesce(%(goal)s::text, s.current_goal),
+    expires_at = CASE
+        WHEN %(ttl)s::interval IS NULL THEN s.expires_at ELSE now() + %(ttl)s::interval END
+WHERE s.session_id = %(session_id)s AND s.is_active IS TRUE AND s.expires_at > now() /* filters */
+RETURNING /* include: columns */
+
+-- name: close
+UPDATE public.agent_working_memory AS s
+SET is_active = false
+WHERE s.session_id = %(session_id)s /* filters */
+RETURNING /* include: columns */
+
+-- name: expire
+UPDATE public.agent_working_memory AS s
+SET is_active = false
+WHERE s.expires_at < now() AND s.is_active /* filters */
+
+-- name: delete
+DELETE FROM public.agent_working_memory AS s
+WHERE s.session_id = %(session_id)s /* filters */
