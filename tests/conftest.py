@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import psycopg
 import pytest
 
-from pgrecall import AsyncMemory
+from pgrecall import AsyncMemory, Memory
 from pgrecall.embedding.base import Embedder
-from pgrecall.testing import Database, Template
+
+if TYPE_CHECKING:  # pytest must be the first to import its plugin
+    from pgrecall.testing import Database, Template
 
 pytest_plugins = ["pgrecall.testing"]
 
@@ -81,3 +83,30 @@ async def async_memory(
         pgrecall_database.dsn, embedder=pgrecall_embedder, settings=pgrecall_database.settings
     ) as memory:
         yield memory
+
+
+class MakeEpisode(Protocol):
+    """Makes the values of an episode; what is given replaces the usual ones."""
+
+    def __call__(self, **values: Any) -> dict[str, Any]: ...
+
+
+@pytest.fixture(scope="session")
+def make_episode() -> MakeEpisode:
+    def make(**values: Any) -> dict[str, Any]:
+        return {
+            "project_id": "apollo",
+            "agent_version": "1.4.0",
+            "perception": {"backlog_tasks": 12, "velocity_trend": "declining"},
+            "reasoning": {"decision": "create_sprint"},
+            "action": {"sprint_created": True},
+            **values,
+        }
+
+    return make
+
+
+@pytest.fixture
+def memory(pgrecall_memory: Memory) -> Memory:
+    """An open, empty memory."""
+    return pgrecall_memory

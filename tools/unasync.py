@@ -25,7 +25,7 @@ RULES = [
         (r"\basynccontextmanager\b", "contextmanager"),
         (r"\bAsync(Iterator|Iterable|Generator)\b", r"\1"),
         (r"\b(psycopg\.)?Async(Connection|Cursor|ConnectionPool)\b", r"\1\2"),
-        (r"\bAsync(Memory|ProjectMemory|EpisodeStore|KnowledgeStore|SessionStore|MetricStore|Scope|Database)\b", r"\1"),
+        (r"\bAsync((Project)?Memory|\w+Store|Scope|Database)\b", r"\1"),
         (r"\bpgrecall\._async\b", "pgrecall._sync"),
     ]
 ]
@@ -52,9 +52,11 @@ def main() -> int:
         stale.append(target.name)
         if not check:
             target.write_text(expected, encoding="utf-8")
-    for orphan in sorted({p.name for p in (PACKAGE / "_sync").glob("*.py")}):
-        if not (PACKAGE / "_async" / orphan).exists():
-            stale.append(f"{orphan} (has no asynchronous twin)")
+    stale += [
+        f"{orphan.name} (has no asynchronous twin)"
+        for orphan in sorted((PACKAGE / "_sync").glob("*.py"))
+        if not (PACKAGE / "_async" / orphan.name).exists()
+    ]
     if stale:
         print(("out of date: " if check else "written: ") + ", ".join(stale))
     return 1 if check and stale else 0

@@ -6,6 +6,7 @@ what ``pgrecall init`` wrote into the configuration directory.
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from pathlib import Path
 
@@ -14,6 +15,16 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pgrecall.errors import ConfigurationError
+
+
+def default_data_dir() -> Path:
+    """Return the embedded server's directory of this user.
+
+    Root's home is closed to others (0700), and PostgreSQL runs as another user: hence /var/lib.
+    """
+    if os.geteuid() == 0 and "XDG_DATA_HOME" not in os.environ:
+        return Path("/var/lib/pgrecall")
+    return Path(platformdirs.user_data_dir("pgrecall"))
 
 
 class Settings(BaseSettings):
@@ -34,7 +45,7 @@ class Settings(BaseSettings):
         None, description="Connection string that bypasses a pooler."
     )
     data_dir: Path = Field(
-        default_factory=lambda: Path(platformdirs.user_data_dir("pgrecall")),
+        default_factory=default_data_dir,
         description="Directory of the embedded server.",
     )
     config_dir: Path = Field(

@@ -13,6 +13,7 @@ Every error says what was wrong, with which value, and (in ``hint``) what to do:
     ├── EngineError             the embedded server could not be started, found or stopped
     ├── OperationRefused        an operator's command was refused before changing anything
     ├── MigrationError          a migration could not be completed
+    ├── TransferError           an import or export stopped; running it again continues
     ├── SchemaMismatch          the database schema does not fit this client
     │   ├── SchemaMissing       nothing has been provisioned there
     │   ├── SchemaTooOld        migrate the database
@@ -92,6 +93,10 @@ class OperationRefused(PgrecallError):
 
 class MigrationError(PgrecallError):
     """A migration stopped; what it had begun was rolled back or is resumed by the next run."""
+
+
+class TransferError(PgrecallError):
+    """An import or export stopped: its file or the database failed; it can be run again."""
 
 
 class SchemaMismatch(PgrecallError):

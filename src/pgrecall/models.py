@@ -12,6 +12,8 @@ from datetime import datetime
 from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 from uuid import UUID
 
+from pgvector import Vector
+
 Json: TypeAlias = Mapping[str, Any]
 """A JSON object: string keys; values None, bool, int, float, str, list or object."""
 
@@ -27,7 +29,7 @@ class SupportsBuffer(Protocol):
         ...
 
 
-VectorLike: TypeAlias = Sequence[float] | SupportsBuffer
+VectorLike: TypeAlias = Sequence[float] | SupportsBuffer | Vector
 """An embedding: any sequence or array of ``dimensions`` finite numbers, not all zero."""
 
 

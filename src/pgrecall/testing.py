@@ -19,7 +19,7 @@ import re
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ class HashEmbedder:
             digest = hashlib.blake2b(word.encode(), digest_size=8).digest()
             vector[int.from_bytes(digest[:4]) % self.dimensions] += 1.0 if digest[4] % 2 else -1.0
         length = math.sqrt(sum(value * value for value in vector))
-        return [value / length for value in vector] if length else [1.0] + vector[1:]
+        return [value / length for value in vector] if length else [1.0, *vector[1:]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,9 +73,9 @@ class Database:
     """
 
     name: str
-    dsn: str
-    owner_dsn: str
-    admin_dsn: str
+    dsn: str = field(repr=False)
+    owner_dsn: str = field(repr=False)
+    admin_dsn: str = field(repr=False)
     settings: Settings
 
     def role_dsn(self, role: str) -> str:
@@ -107,9 +107,7 @@ class Template:
 
     def _copy(self, admin: psycopg.Connection[dict[str, Any]], name: str) -> None:
         # Rights to the database itself and settings of roles in it are not part of a copy.
-        admin.execute(
-            _compose("clone", clone=name, template=self.name, owner=f"{self.name}_owner")
-        )
+        admin.execute(_compose("clone", clone=name, template=self.name, owner=f"{self.name}_owner"))
         admin.execute(_compose("close_to_public", clone=name))
         for role in ("owner", "app", "readonly", "monitor", "backup"):
             admin.execute(_compose("let_in", clone=name, role=f"{self.name}_{role}"))
@@ -211,9 +209,7 @@ def pgrecall_database(pgrecall_template: Template) -> Iterator[Database]:
 
 
 @pytest.fixture
-def pgrecall_memory(
-    pgrecall_database: Database, pgrecall_embedder: Embedder
-) -> Iterator[Memory]:
+def pgrecall_memory(pgrecall_database: Database, pgrecall_embedder: Embedder) -> Iterator[Memory]:
     """An open, empty memory."""
     with Memory.open(
         pgrecall_database.dsn, embedder=pgrecall_embedder, settings=pgrecall_database.settings

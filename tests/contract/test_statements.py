@@ -176,7 +176,7 @@ def connection(schema_dsn: str) -> Iterator[psycopg.Connection[Any]]:
 
 
 @pytest.mark.parametrize("filtered", [False, True], ids=["plain", "filtered"])
-@pytest.mark.parametrize(("topic", "name"), statements())
+@pytest.mark.parametrize(("topic", "name"), [*statements()])
 def test_parameters_have_the_types_the_client_sends(
     connection: psycopg.Connection[Any], topic: str, name: str, filtered: bool
 ) -> None:
@@ -187,7 +187,7 @@ def test_parameters_have_the_types_the_client_sends(
         assert found.replace("character varying", "text") == expected, (topic, name, parameter)
 
 
-@pytest.mark.parametrize(("topic", "name"), RECORDS)
+@pytest.mark.parametrize(("topic", "name"), [*RECORDS])
 def test_columns_are_the_fields_of_the_record(
     connection: psycopg.Connection[Any], topic: str, name: str
 ) -> None:
@@ -196,7 +196,7 @@ def test_columns_are_the_fields_of_the_record(
 
 
 @pytest.mark.parametrize("name", ["recall", "recall_exact"])
-@pytest.mark.parametrize("topic", RECALLED)
+@pytest.mark.parametrize("topic", [*RECALLED])
 def test_a_recalled_row_is_the_record_with_its_similarity_and_score(
     connection: psycopg.Connection[Any], topic: str, name: str
 ) -> None:

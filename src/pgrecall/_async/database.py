@@ -18,7 +18,8 @@ from psycopg_pool import AsyncConnectionPool
 from pgrecall._async.runtime import check_alive
 from pgrecall.config import Settings
 from pgrecall.driver import translate
-from pgrecall.driver.facts import Facts, check_schema, needs_local_settings
+from pgrecall.driver.facts import Facts, check_schema, missing_settings
+from pgrecall.driver.settings import RECALL_SETTINGS
 from pgrecall.errors import InvalidInput, SchemaMissing
 from pgrecall.sql import load
 
@@ -85,8 +86,8 @@ class AsyncDatabase:
             await self._pool.close()
 
     @asynccontextmanager
-    async def lend(
-        self, connection: AsyncConnection[Any] | None = None
+    async def _lend(
+        self, connection: AsyncConnection[Any] | None
     ) -> AsyncIterator[AsyncConnection[Any]]:
         """Give a connection: the caller's inside a savepoint, or one of the pool.
 
@@ -100,11 +101,6 @@ class AsyncDatabase:
             async with self._pool.connection() as pooled:
                 yield pooled
             return
-        if not isinstance(connection, AsyncConnection):
-            raise InvalidInput(
-                f"connection is a {type(connection).__module__}.{type(connection).__name__}",
-                hint="give an open psycopg.AsyncConnection",
-            )
         if not connection.autocommit and (
             connection.info.transaction_status == TransactionStatus.IDLE
         ):
@@ -114,27 +110,43 @@ class AsyncDatabase:
             yield connection
 
     @asynccontextmanager
+    async def statement(
+        self, connection: AsyncConnection[Any] | None, *, writing: bool
+    ) -> AsyncIterator[AsyncConnection[Any]]:
+        """Lend a connection for one statement, and speak our errors.
+
+        Raises:
+            InvalidInput: ``connection`` is no connection of this kind.
+            OutcomeUnknown: The connection broke while the statement was writing.
+        """
+        _check_connection(connection)
+        # Inside a caller's transaction nothing is written before the caller commits.
+        sent = connection is None or connection.autocommit
+        try:
+            async with self._lend(connection) as lent:
+                yield lent
+        except psycopg.Error as error:
+            raise translate(error, writing=writing, sent=sent) from error
+
+    @asynccontextmanager
     async def transaction(
         self, connection: AsyncConnection[Any] | None = None
     ) -> AsyncIterator[AsyncConnection[Any]]:
-        """Give a connection inside a transaction of our own, or a savepoint of the caller's.
+        """Lend a connection inside a transaction of our own, or a savepoint of the caller's.
 
         Raises:
+            InvalidInput: ``connection`` is no connection of this kind.
             OutcomeUnknown: The connection broke while the commit was under way.
         """
-        own = connection is None or (
+        _check_connection(connection)
+        commits = connection is None or (
             connection.autocommit and connection.info.transaction_status == TransactionStatus.IDLE
         )
         committing = False
         try:
-            async with self.lend(connection) as lent:
-                if connection is not None:
-                    yield lent
-                    committing = own
-                    return
-                async with lent.transaction():
-                    yield lent
-                    committing = own
+            async with self._lend(connection) as lent, lent.transaction():
+                yield lent
+                committing = commits
         except psycopg.Error as error:
             raise translate(error, writing=True, sent=committing) from error
 
@@ -148,12 +160,8 @@ class AsyncDatabase:
         writing: bool = False,
     ) -> Sequence[Row]:
         """Run one statement and return its rows."""
-        sent = connection is None or connection.autocommit
-        try:
-            async with self.lend(connection) as lent:
-                return await self.run(lent, statement, parameters, row_factory)
-        except psycopg.Error as error:
-            raise translate(error, writing=writing, sent=sent) from error
+        async with self.statement(connection, writing=writing) as lent:
+            return await self.run(lent, statement, parameters, row_factory)
 
     async def fetch_nearest(
         self,
@@ -168,14 +176,16 @@ class AsyncDatabase:
         A role made by `init` carries them. Elsewhere they hold for one transaction, or for a
         savepoint that is rolled back, so that a caller's connection keeps its own.
         """
-        if connection is None and not self.facts.local_settings:
-            return await self.fetch(statement, parameters, row_factory)
-        try:
-            async with self.lend(connection) as lent, lent.transaction(force_rollback=True):
-                await lent.execute(load("connection")["local_settings"])
+        wanted = self.facts.missing_settings if connection is None else RECALL_SETTINGS
+        async with self.statement(connection, writing=False) as lent:
+            if not wanted:
                 return await self.run(lent, statement, parameters, row_factory)
-        except psycopg.Error as error:
-            raise translate(error) from error
+            async with lent.transaction(force_rollback=True):
+                await lent.execute(
+                    load("connection")["local_settings"],
+                    {"names": [*wanted], "values": [*wanted.values()]},
+                )
+                return await self.run(lent, statement, parameters, row_factory)
 
     async def execute(
         self,
@@ -185,13 +195,12 @@ class AsyncDatabase:
         connection: AsyncConnection[Any] | None = None,
     ) -> int:
         """Run one writing statement and return how many rows it changed."""
-        sent = connection is None or connection.autocommit
-        try:
-            async with self.lend(connection) as lent, self._cursor(lent, dict_row) as cursor:
-                await cursor.execute(statement, parameters)
-                return cursor.rowcount
-        except psycopg.Error as error:
-            raise translate(error, writing=True, sent=sent) from error
+        async with (
+            self.statement(connection, writing=True) as lent,
+            self._cursor(lent, dict_row) as cursor,
+        ):
+            await cursor.execute(statement, parameters)
+            return cursor.rowcount
 
     async def run(
         self,
@@ -213,6 +222,14 @@ class AsyncDatabase:
             # A cursor has adapters of its own, so the caller's connection keeps none of ours.
             register_vector_info(cursor, self.facts.vector)  # type: ignore[arg-type]
         return cursor
+
+
+def _check_connection(connection: object) -> None:
+    if connection is not None and not isinstance(connection, AsyncConnection):
+        raise InvalidInput(
+            f"connection is a {type(connection).__module__}.{type(connection).__name__}",
+            hint="give an open psycopg.AsyncConnection",
+        )
 
 
 async def _explore(dsn: str, settings: Settings) -> Facts:
@@ -246,14 +263,19 @@ async def _explore(dsn: str, settings: Settings) -> Facts:
                 dimensions=description["dimensions"],
                 pooled=connection.info.backend_pid != description["backend_pid"],
                 vector=vector,
-                local_settings=needs_local_settings(
-                    await _one(connection, statements["vector_settings"])
-                ),
+                missing_settings=missing_settings(await _sources(connection)),
             )
     except psycopg.Error as error:
         raise translate(error) from error
 
 
-async def _one(connection: AsyncConnection[dict[str, Any]], statement: LiteralString) -> dict[str, Any]:
+async def _one(
+    connection: AsyncConnection[dict[str, Any]], statement: LiteralString
+) -> dict[str, Any]:
     cursor = await connection.execute(statement)
     return await cursor.fetchone() or {}
+
+
+async def _sources(connection: AsyncConnection[dict[str, Any]]) -> dict[str, str | None]:
+    cursor = await connection.execute(load("connection")["settings"], {"names": [*RECALL_SETTINGS]})
+    return {row["name"]: row["source"] for row in await cursor.fetchall()}

@@ -13,7 +13,6 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row, dict_row, scalar_row, tuple_row
 
 from pgrecall._async.scope import AsyncScope
-from pgrecall.core import text
 from pgrecall.core.checks import check_fraction, check_limit, check_uuid, check_uuids
 from pgrecall.core.documents import to_json
 from pgrecall.core.episode_rows import (
@@ -208,9 +207,7 @@ class AsyncEpisodeStore:
         max_bytes = self._database.settings.max_document_bytes
         for position, episode in enumerate(episodes):
             try:
-                rows.append(
-                    to_row(episode, dimensions=self._scope.dimensions, max_bytes=max_bytes)
-                )
+                rows.append(to_row(episode, dimensions=self._scope.dimensions, max_bytes=max_bytes))
             except InvalidInput as error:
                 if len(episodes) == 1:
                     raise
@@ -229,17 +226,20 @@ class AsyncEpisodeStore:
         missing = [i for i, row in enumerate(rows) if row.embedding is None]
         if embed == "later" or not embedder.available or not missing:
             return rows
-        texts = [
-            text.render_episode(
+        texts = {
+            i: self._scope.render(
                 episodes[i].perception,
                 episodes[i].reasoning,
                 episodes[i].action,
                 max_tokens=embedder.max_tokens,
             )
             for i in missing
-        ]
+        }
+        # An episode of which nothing can be said has no vector: no query is like it.
+        said = [i for i in missing if texts[i].strip()]
         embedded = [*rows]
-        for i, vector in zip(missing, await self._scope.embed(texts, "document"), strict=True):
+        vectors = await self._scope.embed([texts[i] for i in said], "document") if said else []
+        for i, vector in zip(said, vectors, strict=True):
             embedded[i] = replace(rows[i], embedding=to_vector(vector, self._scope.dimensions))
         return embedded
 
@@ -464,9 +464,7 @@ class AsyncEpisodeStore:
             measured.results = len(page)
         return page
 
-    async def count(
-        self, *, connection: AsyncConnection[Any] | None = None, **filters: Any
-    ) -> int:
+    async def count(self, *, connection: AsyncConnection[Any] | None = None, **filters: Any) -> int:
         """Return how many episodes match; takes the filters of ``list``."""
         filters["project_id"] = self._scope.project(filters.get("project_id"))
         try:
@@ -480,7 +478,7 @@ class AsyncEpisodeStore:
 
     async def recall(
         self,
-        query: str | None = None,
+        query: str | Json | None = None,
         *,
         embedding: VectorLike | None = None,
         project_id: str | None = None,
@@ -503,7 +501,8 @@ class AsyncEpisodeStore:
         outcome that is not known counts as 0.5. As many are returned as match, up to ``limit``.
 
         Args:
-            query: What to look for, in words; embedded by the memory's embedder.
+            query: What to look for, in words or as a perception; embedded by the memory's
+                embedder.
             embedding: What to look for, as a vector, instead of words.
             project_id: Only of this project; across all projects unless given.
             limit: Most hits to return, 1 to 10,000.
@@ -546,7 +545,10 @@ class AsyncEpisodeStore:
         parameters["embedding"] = await self._scope.query_vector(query, embedding, connection)
         with self._scope.measure("recall_similar", project_id, connection) as measured:
             rows = await self._database.fetch_nearest(
-                statement("episodes", "recall", filters), parameters, tuple_row, connection=connection
+                statement("episodes", "recall", filters),
+                parameters,
+                tuple_row,
+                connection=connection,
             )
             if rows[0][0] < parameters["candidates"]:
                 # The index found too few: either there are no more, or it gave up too early.
@@ -587,7 +589,9 @@ class AsyncEpisodeStore:
                 if evidence:
                     raise Conflict(
                         "knowledge rests on these episodes as evidence: "
-                        + ", ".join(f"{row['knowledge_id']} {row['description']!r}" for row in evidence),
+                        + ", ".join(
+                            f"{row['knowledge_id']} {row['description']!r}" for row in evidence
+                        ),
                         hint="nothing was deleted; delete or replace that knowledge first",
                     )
                 deleted = len(

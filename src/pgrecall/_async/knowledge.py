@@ -16,7 +16,6 @@ from pgrecall.core.checks import (
     check_knowledge_type,
     check_limit,
     check_uuid,
-    check_uuids,
 )
 from pgrecall.core.documents import check_text, to_json
 from pgrecall.core.filters import knowledge_filters, project_filter, scope_text
@@ -90,7 +89,7 @@ class AsyncKnowledgeStore:
             supporting_episodes, contradicting_episodes, active=active
         )
         max_bytes = self._database.settings.max_document_bytes
-        values = {
+        values: dict[str, Any] = {
             "knowledge_id": None
             if knowledge_id is None
             else check_uuid(knowledge_id, "knowledge_id"),
@@ -136,7 +135,10 @@ class AsyncKnowledgeStore:
 
     async def _hold(self, lent: AsyncConnection[Any], episode_ids: Sequence[UUID]) -> None:
         held = await self._database.run(
-            lent, statement("knowledge", "hold_evidence"), {"episode_ids": [*episode_ids]}, scalar_row
+            lent,
+            statement("knowledge", "hold_evidence"),
+            {"episode_ids": [*episode_ids]},
+            scalar_row,
         )
         missing = [str(episode_id) for episode_id in episode_ids if episode_id not in set(held)]
         if missing:
@@ -207,7 +209,7 @@ class AsyncKnowledgeStore:
 
     async def recall(
         self,
-        query: str | None = None,
+        query: str | Json | None = None,
         *,
         embedding: VectorLike | None = None,
         project_id: str | None = None,
@@ -224,7 +226,7 @@ class AsyncKnowledgeStore:
         The score is ``(1 - w) * similarity + w * confidence`` with ``w = confidence_weight``.
 
         Args:
-            query: The situation, in words; embedded by the memory's embedder.
+            query: The situation, in words or as a perception; embedded by the memory's embedder.
             embedding: The situation as a vector, instead of words.
             project_id: Of this project, and what all share.
             knowledge_type: Only of this kind.
@@ -255,7 +257,10 @@ class AsyncKnowledgeStore:
         parameters["embedding"] = await self._scope.query_vector(query, embedding, connection)
         with self._scope.measure("recall_knowledge", project_id, connection) as measured:
             rows = await self._database.fetch_nearest(
-                statement("knowledge", "recall", filters), parameters, tuple_row, connection=connection
+                statement("knowledge", "recall", filters),
+                parameters,
+                tuple_row,
+                connection=connection,
             )
             if rows[0][0] < parameters["candidates"]:
                 rows = await self._database.fetch_nearest(

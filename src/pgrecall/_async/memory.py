@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
+from typing import Self
 
 from pgvector import Vector
 
@@ -15,8 +16,9 @@ from pgrecall._async.runtime import call_blocking
 from pgrecall._async.scope import AsyncScope
 from pgrecall._async.sessions import AsyncSessionStore
 from pgrecall.config import Settings, load_settings
+from pgrecall.core.text import render_episode
 from pgrecall.core.vectors import to_vector
-from pgrecall.embedding.base import Embedder, Mode
+from pgrecall.embedding.base import Embedder, Mode, RenderEpisode
 from pgrecall.embedding.choice import choose_embedder
 from pgrecall.targets import resolve_dsn
 
@@ -74,8 +76,9 @@ class AsyncMemory(AsyncProjectMemory):
         dsn: str | None = None,
         *,
         embedder: Embedder | str | None = None,
+        render: RenderEpisode = render_episode,
         settings: Settings | None = None,
-    ) -> AsyncMemory:
+    ) -> Self:
         """Open the memory in a database.
 
         Args:
@@ -84,6 +87,8 @@ class AsyncMemory(AsyncProjectMemory):
                 which is started and set up if need be.
             embedder: A provider's name or an object; ``PGRECALL_EMBEDDER`` unless given, else
                 ``builtin`` where its dimension is the database's, else ``none``.
+            render: Makes the text of an episode that is embedded. Vectors of texts made
+                differently don't compare, so keep to one for a database.
             settings: Settings to use instead of those of the environment.
 
         Raises:
@@ -93,7 +98,7 @@ class AsyncMemory(AsyncProjectMemory):
             Unavailable: No connection could be had.
         """
         settings = settings or load_settings()
-        target = dsn or await call_blocking(resolve_dsn, settings)
+        target = dsn if dsn is not None else await call_blocking(resolve_dsn, settings)
         database = await AsyncDatabase.open(target, settings)
         try:
             chosen = await call_blocking(
@@ -104,7 +109,7 @@ class AsyncMemory(AsyncProjectMemory):
             raise
         metrics = AsyncMetricStore(database, enabled=settings.metrics)
         metrics.start()
-        return cls(AsyncScope(database=database, embedder=chosen, metrics=metrics))
+        return cls(AsyncScope(database=database, embedder=chosen, metrics=metrics, render=render))
 
     def project(self, project_id: str) -> AsyncProjectMemory:
         """Return this memory bound to one project; it shares the pool and closes with it.
@@ -119,7 +124,7 @@ class AsyncMemory(AsyncProjectMemory):
         await self.metrics.stop()
         await self._database.close()
 
-    async def __aenter__(self) -> AsyncMemory:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(

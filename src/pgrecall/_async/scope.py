@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,9 +14,9 @@ from pgrecall._async.metrics import AsyncMetricStore, Measured
 from pgrecall._async.runtime import call_blocking
 from pgrecall.core.filters import scope_text
 from pgrecall.core.vectors import to_vector
-from pgrecall.embedding.base import Embedder, Mode
+from pgrecall.embedding.base import Embedder, Mode, RenderEpisode
 from pgrecall.errors import EmbeddingError, InvalidInput
-from pgrecall.models import VectorLike
+from pgrecall.models import Json, VectorLike
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +26,7 @@ class AsyncScope:
     database: AsyncDatabase
     embedder: Embedder
     metrics: AsyncMetricStore
+    render: RenderEpisode
     project_id: str | None = None
 
     def bind(self, project_id: str) -> AsyncScope:
@@ -72,17 +73,17 @@ class AsyncScope:
 
     async def query_vector(
         self,
-        text: str | None,
+        query: str | Json | None,
         embedding: VectorLike | None,
         connection: AsyncConnection[Any] | None,
     ) -> Vector:
-        """Return the vector of a query given as text or as a vector.
+        """Return the vector of a query given as text, as a situation or as a vector.
 
         Raises:
             InvalidInput: Both or neither were given, or text on a caller's connection.
             InvalidVector: The vector cannot be searched for.
         """
-        if (text is None) == (embedding is None):
+        if (query is None) == (embedding is None):
             raise InvalidInput(
                 "give either a text or embedding=", hint="one of the two says what to look for"
             )
@@ -92,7 +93,12 @@ class AsyncScope:
                     "no text can be embedded while your transaction waits",
                     hint="embed it first with memory.embed(text), and give embedding=",
                 )
-            if not isinstance(text, str) or not text.strip():
-                raise InvalidInput(f"the text to look for is {text!r}", hint="give some words")
-            embedding = (await self.embed([text], "query"))[0]
+            embedding = (await self.embed([self._query_text(query)], "query"))[0]
         return to_vector(embedding, self.dimensions)
+
+    def _query_text(self, query: str | Json | None) -> str:
+        if isinstance(query, Mapping):
+            query = self.render(query, {}, {}, max_tokens=self.embedder.max_tokens)
+        if not isinstance(query, str) or not query.strip():
+            raise InvalidInput(f"the text to look for is {query!r}", hint="give some words")
+        return query

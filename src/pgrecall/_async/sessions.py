@@ -265,9 +265,7 @@ class AsyncSessionStore:
         The database function ``cleanup_expired_working_memory()`` does the same for all projects.
         """
         filters, parameters = project_filter(self._scope.project_id)
-        with self._scope.measure(
-            "expire_sessions", self._scope.project_id, connection
-        ) as measured:
+        with self._scope.measure("expire_sessions", self._scope.project_id, connection) as measured:
             measured.results = await self._database.execute(
                 statement("sessions", "expire", filters), parameters, connection=connection
             )

@@ -19,7 +19,8 @@ from psycopg_pool import ConnectionPool
 from pgrecall._sync.runtime import check_alive
 from pgrecall.config import Settings
 from pgrecall.driver import translate
-from pgrecall.driver.facts import Facts, check_schema, needs_local_settings
+from pgrecall.driver.facts import Facts, check_schema, missing_settings
+from pgrecall.driver.settings import RECALL_SETTINGS
 from pgrecall.errors import InvalidInput, SchemaMissing
 from pgrecall.sql import load
 
@@ -86,8 +87,8 @@ class Database:
             self._pool.close()
 
     @contextmanager
-    def lend(
-        self, connection: Connection[Any] | None = None
+    def _lend(
+        self, connection: Connection[Any] | None
     ) -> Iterator[Connection[Any]]:
         """Give a connection: the caller's inside a savepoint, or one of the pool.
 
@@ -101,11 +102,6 @@ class Database:
             with self._pool.connection() as pooled:
                 yield pooled
             return
-        if not isinstance(connection, Connection):
-            raise InvalidInput(
-                f"connection is a {type(connection).__module__}.{type(connection).__name__}",
-                hint="give an open psycopg.Connection",
-            )
         if not connection.autocommit and (
             connection.info.transaction_status == TransactionStatus.IDLE
         ):
@@ -115,27 +111,43 @@ class Database:
             yield connection
 
     @contextmanager
+    def statement(
+        self, connection: Connection[Any] | None, *, writing: bool
+    ) -> Iterator[Connection[Any]]:
+        """Lend a connection for one statement, and speak our errors.
+
+        Raises:
+            InvalidInput: ``connection`` is no connection of this kind.
+            OutcomeUnknown: The connection broke while the statement was writing.
+        """
+        _check_connection(connection)
+        # Inside a caller's transaction nothing is written before the caller commits.
+        sent = connection is None or connection.autocommit
+        try:
+            with self._lend(connection) as lent:
+                yield lent
+        except psycopg.Error as error:
+            raise translate(error, writing=writing, sent=sent) from error
+
+    @contextmanager
     def transaction(
         self, connection: Connection[Any] | None = None
     ) -> Iterator[Connection[Any]]:
-        """Give a connection inside a transaction of our own, or a savepoint of the caller's.
+        """Lend a connection inside a transaction of our own, or a savepoint of the caller's.
 
         Raises:
+            InvalidInput: ``connection`` is no connection of this kind.
             OutcomeUnknown: The connection broke while the commit was under way.
         """
-        own = connection is None or (
+        _check_connection(connection)
+        commits = connection is None or (
             connection.autocommit and connection.info.transaction_status == TransactionStatus.IDLE
         )
         committing = False
         try:
-            with self.lend(connection) as lent:
-                if connection is not None:
-                    yield lent
-                    committing = own
-                    return
-                with lent.transaction():
-                    yield lent
-                    committing = own
+            with self._lend(connection) as lent, lent.transaction():
+                yield lent
+                committing = commits
         except psycopg.Error as error:
             raise translate(error, writing=True, sent=committing) from error
 
@@ -149,12 +161,8 @@ class Database:
         writing: bool = False,
     ) -> Sequence[Row]:
         """Run one statement and return its rows."""
-        sent = connection is None or connection.autocommit
-        try:
-            with self.lend(connection) as lent:
-                return self.run(lent, statement, parameters, row_factory)
-        except psycopg.Error as error:
-            raise translate(error, writing=writing, sent=sent) from error
+        with self.statement(connection, writing=writing) as lent:
+            return self.run(lent, statement, parameters, row_factory)
 
     def fetch_nearest(
         self,
@@ -169,14 +177,16 @@ class Database:
         A role made by `init` carries them. Elsewhere they hold for one transaction, or for a
         savepoint that is rolled back, so that a caller's connection keeps its own.
         """
-        if connection is None and not self.facts.local_settings:
-            return self.fetch(statement, parameters, row_factory)
-        try:
-            with self.lend(connection) as lent, lent.transaction(force_rollback=True):
-                lent.execute(load("connection")["local_settings"])
+        wanted = self.facts.missing_settings if connection is None else RECALL_SETTINGS
+        with self.statement(connection, writing=False) as lent:
+            if not wanted:
                 return self.run(lent, statement, parameters, row_factory)
-        except psycopg.Error as error:
-            raise translate(error) from error
+            with lent.transaction(force_rollback=True):
+                lent.execute(
+                    load("connection")["local_settings"],
+                    {"names": [*wanted], "values": [*wanted.values()]},
+                )
+                return self.run(lent, statement, parameters, row_factory)
 
     def execute(
         self,
@@ -186,13 +196,12 @@ class Database:
         connection: Connection[Any] | None = None,
     ) -> int:
         """Run one writing statement and return how many rows it changed."""
-        sent = connection is None or connection.autocommit
-        try:
-            with self.lend(connection) as lent, self._cursor(lent, dict_row) as cursor:
-                cursor.execute(statement, parameters)
-                return cursor.rowcount
-        except psycopg.Error as error:
-            raise translate(error, writing=True, sent=sent) from error
+        with (
+            self.statement(connection, writing=True) as lent,
+            self._cursor(lent, dict_row) as cursor,
+        ):
+            cursor.execute(statement, parameters)
+            return cursor.rowcount
 
     def run(
         self,
@@ -214,6 +223,14 @@ class Database:
             # A cursor has adapters of its own, so the caller's connection keeps none of ours.
             register_vector_info(cursor, self.facts.vector)  # type: ignore[arg-type]
         return cursor
+
+
+def _check_connection(connection: object) -> None:
+    if connection is not None and not isinstance(connection, Connection):
+        raise InvalidInput(
+            f"connection is a {type(connection).__module__}.{type(connection).__name__}",
+            hint="give an open psycopg.Connection",
+        )
 
 
 def _explore(dsn: str, settings: Settings) -> Facts:
@@ -247,14 +264,19 @@ def _explore(dsn: str, settings: Settings) -> Facts:
                 dimensions=description["dimensions"],
                 pooled=connection.info.backend_pid != description["backend_pid"],
                 vector=vector,
-                local_settings=needs_local_settings(
-                    _one(connection, statements["vector_settings"])
-                ),
+                missing_settings=missing_settings(_sources(connection)),
             )
     except psycopg.Error as error:
         raise translate(error) from error
 
 
-def _one(connection: Connection[dict[str, Any]], statement: LiteralString) -> dict[str, Any]:
+def _one(
+    connection: Connection[dict[str, Any]], statement: LiteralString
+) -> dict[str, Any]:
     cursor = connection.execute(statement)
     return cursor.fetchone() or {}
+
+
+def _sources(connection: Connection[dict[str, Any]]) -> dict[str, str | None]:
+    cursor = connection.execute(load("connection")["settings"], {"names": [*RECALL_SETTINGS]})
+    return {row["name"]: row["source"] for row in cursor.fetchall()}

@@ -14,7 +14,6 @@ from psycopg import Connection
 from psycopg.rows import class_row, dict_row, scalar_row, tuple_row
 
 from pgrecall._sync.scope import Scope
-from pgrecall.core import text
 from pgrecall.core.checks import check_fraction, check_limit, check_uuid, check_uuids
 from pgrecall.core.documents import to_json
 from pgrecall.core.episode_rows import (
@@ -209,9 +208,7 @@ class EpisodeStore:
         max_bytes = self._database.settings.max_document_bytes
         for position, episode in enumerate(episodes):
             try:
-                rows.append(
-                    to_row(episode, dimensions=self._scope.dimensions, max_bytes=max_bytes)
-                )
+                rows.append(to_row(episode, dimensions=self._scope.dimensions, max_bytes=max_bytes))
             except InvalidInput as error:
                 if len(episodes) == 1:
                     raise
@@ -230,17 +227,20 @@ class EpisodeStore:
         missing = [i for i, row in enumerate(rows) if row.embedding is None]
         if embed == "later" or not embedder.available or not missing:
             return rows
-        texts = [
-            text.render_episode(
+        texts = {
+            i: self._scope.render(
                 episodes[i].perception,
                 episodes[i].reasoning,
                 episodes[i].action,
                 max_tokens=embedder.max_tokens,
             )
             for i in missing
-        ]
+        }
+        # An episode of which nothing can be said has no vector: no query is like it.
+        said = [i for i in missing if texts[i].strip()]
         embedded = [*rows]
-        for i, vector in zip(missing, self._scope.embed(texts, "document"), strict=True):
+        vectors = self._scope.embed([texts[i] for i in said], "document") if said else []
+        for i, vector in zip(said, vectors, strict=True):
             embedded[i] = replace(rows[i], embedding=to_vector(vector, self._scope.dimensions))
         return embedded
 
@@ -465,9 +465,7 @@ class EpisodeStore:
             measured.results = len(page)
         return page
 
-    def count(
-        self, *, connection: Connection[Any] | None = None, **filters: Any
-    ) -> int:
+    def count(self, *, connection: Connection[Any] | None = None, **filters: Any) -> int:
         """Return how many episodes match; takes the filters of ``list``."""
         filters["project_id"] = self._scope.project(filters.get("project_id"))
         try:
@@ -481,7 +479,7 @@ class EpisodeStore:
 
     def recall(
         self,
-        query: str | None = None,
+        query: str | Json | None = None,
         *,
         embedding: VectorLike | None = None,
         project_id: str | None = None,
@@ -504,7 +502,8 @@ class EpisodeStore:
         outcome that is not known counts as 0.5. As many are returned as match, up to ``limit``.
 
         Args:
-            query: What to look for, in words; embedded by the memory's embedder.
+            query: What to look for, in words or as a perception; embedded by the memory's
+                embedder.
             embedding: What to look for, as a vector, instead of words.
             project_id: Only of this project; across all projects unless given.
             limit: Most hits to return, 1 to 10,000.
@@ -547,7 +546,10 @@ class EpisodeStore:
         parameters["embedding"] = self._scope.query_vector(query, embedding, connection)
         with self._scope.measure("recall_similar", project_id, connection) as measured:
             rows = self._database.fetch_nearest(
-                statement("episodes", "recall", filters), parameters, tuple_row, connection=connection
+                statement("episodes", "recall", filters),
+                parameters,
+                tuple_row,
+                connection=connection,
             )
             if rows[0][0] < parameters["candidates"]:
                 # The index found too few: either there are no more, or it gave up too early.
@@ -588,7 +590,9 @@ class EpisodeStore:
                 if evidence:
                     raise Conflict(
                         "knowledge rests on these episodes as evidence: "
-                        + ", ".join(f"{row['knowledge_id']} {row['description']!r}" for row in evidence),
+                        + ", ".join(
+                            f"{row['knowledge_id']} {row['description']!r}" for row in evidence
+                        ),
                         hint="nothing was deleted; delete or replace that knowledge first",
                     )
                 deleted = len(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
+from typing import Self
 
 from pgvector import Vector
 
@@ -16,8 +17,9 @@ from pgrecall._sync.runtime import call_blocking
 from pgrecall._sync.scope import Scope
 from pgrecall._sync.sessions import SessionStore
 from pgrecall.config import Settings, load_settings
+from pgrecall.core.text import render_episode
 from pgrecall.core.vectors import to_vector
-from pgrecall.embedding.base import Embedder, Mode
+from pgrecall.embedding.base import Embedder, Mode, RenderEpisode
 from pgrecall.embedding.choice import choose_embedder
 from pgrecall.targets import resolve_dsn
 
@@ -75,8 +77,9 @@ class Memory(ProjectMemory):
         dsn: str | None = None,
         *,
         embedder: Embedder | str | None = None,
+        render: RenderEpisode = render_episode,
         settings: Settings | None = None,
-    ) -> Memory:
+    ) -> Self:
         """Open the memory in a database.
 
         Args:
@@ -85,6 +88,8 @@ class Memory(ProjectMemory):
                 which is started and set up if need be.
             embedder: A provider's name or an object; ``PGRECALL_EMBEDDER`` unless given, else
                 ``builtin`` where its dimension is the database's, else ``none``.
+            render: Makes the text of an episode that is embedded. Vectors of texts made
+                differently don't compare, so keep to one for a database.
             settings: Settings to use instead of those of the environment.
 
         Raises:
@@ -94,7 +99,7 @@ class Memory(ProjectMemory):
             Unavailable: No connection could be had.
         """
         settings = settings or load_settings()
-        target = dsn or call_blocking(resolve_dsn, settings)
+        target = dsn if dsn is not None else call_blocking(resolve_dsn, settings)
         database = Database.open(target, settings)
         try:
             chosen = call_blocking(
@@ -105,7 +110,7 @@ class Memory(ProjectMemory):
             raise
         metrics = MetricStore(database, enabled=settings.metrics)
         metrics.start()
-        return cls(Scope(database=database, embedder=chosen, metrics=metrics))
+        return cls(Scope(database=database, embedder=chosen, metrics=metrics, render=render))
 
     def project(self, project_id: str) -> ProjectMemory:
         """Return this memory bound to one project; it shares the pool and closes with it.
@@ -120,7 +125,7 @@ class Memory(ProjectMemory):
         self.metrics.stop()
         self._database.close()
 
-    def __enter__(self) -> Memory:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -7,9 +7,9 @@ import logging
 import time
 from collections import deque
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from psycopg import Connection
 from psycopg.rows import class_row
@@ -46,13 +46,15 @@ class Measured:
 
     __slots__ = ("_metrics", "_operation", "_project", "_start", "results")
 
-    def __init__(self, metrics: MetricStore | None, operation: str, project: str | None) -> None:
+    def __init__(
+        self, metrics: MetricStore | None, operation: str, project: str | None
+    ) -> None:
         self._metrics = metrics
         self._operation = operation
         self._project = project
         self.results = 0
 
-    def __enter__(self) -> Measured:
+    def __enter__(self) -> Self:
         self._start = time.perf_counter()
         return self
 
@@ -66,7 +68,7 @@ class Measured:
             duration_ms = (time.perf_counter() - self._start) * 1000
             self._metrics.keep(
                 Measurement(
-                    datetime.now(timezone.utc),
+                    datetime.now(UTC),
                     self._operation,
                     duration_ms,
                     self.results,
@@ -211,7 +213,7 @@ class MetricStore:
         filters, parameters = _filters(None, project_id, None, None, None)
         return self._database.execute(
             statement("metrics", "prune", filters),
-            {**parameters, "before": datetime.now(timezone.utc) - kept},
+            {**parameters, "before": datetime.now(UTC) - kept},
             connection=connection,
         )
 

@@ -1,0 +1,1 @@
+"""Pure functions: no SQL, no waiting, nothing of ours but models and errors."""

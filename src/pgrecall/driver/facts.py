@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from psycopg.types import TypeInfo
 
+from pgrecall.driver.settings import RECALL_SETTINGS
 from pgrecall.errors import SchemaMissing, SchemaTooNew, SchemaTooOld
 from pgrecall.migrations import HEAD, REVISIONS
-
-EF_SEARCH = 100
-"""Candidates that an HNSW scan keeps; what `init` sets on the roles."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +21,7 @@ class Facts:
         dimensions: Length of the vectors of ``agent_episodes``.
         pooled: Whether a transaction pooler such as PgBouncer stands between.
         vector: The vector type of this database, whose identifiers differ between databases.
-        local_settings: Whether each recall must bring its settings, since the role lacks them.
+        missing_settings: What each recall must bring, since the role does not carry it.
     """
 
     server_version: int
@@ -30,7 +29,7 @@ class Facts:
     dimensions: int
     pooled: bool
     vector: TypeInfo
-    local_settings: bool
+    missing_settings: Mapping[str, str]
 
 
 def check_schema(description: dict[str, Any], revision: str | None) -> None:
@@ -60,10 +59,14 @@ def check_schema(description: dict[str, Any], revision: str | None) -> None:
     )
 
 
-def needs_local_settings(settings: dict[str, Any]) -> bool:
-    """Tell from ``vector_settings`` whether the role lacks what ``init`` sets on it."""
-    return (
-        settings["iterative_scan"] not in ("relaxed_order", "strict_order")
-        or (settings["ef_search"] or 0) < EF_SEARCH
-        or settings["plan_cache_mode"] != "force_custom_plan"
-    )
+def missing_settings(sources: Mapping[str, str | None]) -> dict[str, str]:
+    """Return which of the settings for recall nobody has chosen, neither we nor an operator.
+
+    Args:
+        sources: For each setting where its value comes from, as ``pg_settings`` says.
+    """
+    return {
+        name: value
+        for name, value in RECALL_SETTINGS.items()
+        if sources.get(name) in (None, "default")
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
-from pgrecall.models import VectorLike
+from pgrecall.models import Json, VectorLike
 
 Mode: TypeAlias = Literal["document", "query"]
 
@@ -48,4 +48,17 @@ class Embedder(Protocol):
         Raises:
             EmbeddingError: The texts could not be embedded.
         """
+        ...
+
+
+class RenderEpisode(Protocol):
+    """Makes the text of an episode that is embedded; ``core.text.render_episode`` is the usual one.
+
+    It must depend on its arguments alone, and never on the outcome, which is unknown at recall.
+    """
+
+    def __call__(
+        self, perception: Json, reasoning: Json, action: Json, *, max_tokens: int = 256
+    ) -> str:
+        """Return a text of at most about ``max_tokens`` tokens."""
         ...

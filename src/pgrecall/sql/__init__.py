@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
-from typing import LiteralString, cast
+from typing import LiteralString
 
 _INCLUDE = re.compile(r"/\* include: (?P<name>[a-z0-9_]+) \*/")
 _FILTERS = "/* filters */"
@@ -46,14 +46,13 @@ def parse(text: str, origin: str) -> Mapping[str, LiteralString]:
         if name in statements:
             raise ValueError(f"{origin}.sql: two statements are named {name!r}")
         body = text[header.end() : following.start() if following else len(text)].strip()
-        # The text comes from a file of this package, so it is as literal as code.
-        statements[name] = cast("LiteralString", body.removesuffix(";"))
+        statements[name] = body.removesuffix(";")
     return MappingProxyType({name: _resolve(body, statements) for name, body in statements.items()})
 
 
 def _resolve(body: LiteralString, fragments: Mapping[str, LiteralString]) -> LiteralString:
     while include := _INCLUDE.search(body):
-        body = cast("LiteralString", body.replace(include[0], fragments[include["name"]]))
+        body = body.replace(include[0], fragments[include["name"]])
     return body
 
 
@@ -71,4 +70,4 @@ def statement(topic: str, name: str, filters: tuple[str, ...] = ()) -> LiteralSt
     """
     statements = load(topic)
     chosen = "\n".join(statements[f"filter_{filter_name}"] for filter_name in filters)
-    return cast("LiteralString", statements[name].replace(_FILTERS, "\n" + chosen))
+    return statements[name].replace(_FILTERS, "\n" + chosen)

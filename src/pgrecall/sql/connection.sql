@@ -13,14 +13,12 @@ SELECT current_setting('server_version_num')::integer AS server_version,
 -- name: revision
 SELECT v.version_num AS revision FROM pgrecall.alembic_version AS v
 
--- name: vector_settings
+-- name: settings
 -- The cast loads the vector library, without which its settings are unknown to the session.
-SELECT '[1]'::vector IS NOT NULL AS loaded,
-       current_setting('hnsw.iterative_scan', true) AS iterative_scan,
-       current_setting('hnsw.ef_search', true)::integer AS ef_search,
-       current_setting('plan_cache_mode') AS plan_cache_mode
+SELECT s.name, s.source
+FROM pg_settings AS s
+WHERE s.name = ANY (%(names)s::text[]) AND '[1]'::vector IS NOT NULL
 
 -- name: local_settings
-SELECT set_config('hnsw.iterative_scan', 'relaxed_order', true),
-       set_config('hnsw.ef_search', '100', true),
-       set_config('plan_cache_mode', 'force_custom_plan', true)
+SELECT set_config(s.name, s.value, true)
+FROM unnest(%(names)s::text[], %(values)s::text[]) AS s(name, value)
