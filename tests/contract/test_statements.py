@@ -132,7 +132,7 @@ def describe(
             names.append(match[1])
         return f"${names.index(match[1]) + 1}"
 
-    query = re.sub(r"%\((\w+)\)s", number, text)
+    query = re.sub(r"%\((\w+)\)[sb]", number, text)
     prepared = connection.pgconn.prepare(b"", query.encode())
     assert prepared.status == ExecStatus.COMMAND_OK, prepared.error_message.decode()
     described = connection.pgconn.describe_prepared(b"")

@@ -49,11 +49,11 @@ SELECT n.episode_id, n.project_id, coalesce(n.at, now()), n.perception::jsonb, n
        n.embedding, n.agent_version, n.control_mode, n.decision_source, n.sprint_id,
        n.chronicle_note_id, n.external_id
 FROM unnest(
-    %(episode_ids)s::uuid[], %(project_ids)s::text[], %(timestamps)s::timestamptz[],
-    %(perceptions)s::text[], %(reasonings)s::text[], %(actions)s::text[], %(outcomes)s::text[],
-    %(qualities)s::float8[], %(embeddings)s::vector[], %(agent_versions)s::text[],
-    %(control_modes)s::text[], %(decision_sources)s::text[], %(sprint_ids)s::text[],
-    %(chronicle_note_ids)s::uuid[], %(external_ids)s::text[]
+    %(episode_ids)b::uuid[], %(project_ids)b::text[], %(timestamps)b::timestamptz[],
+    %(perceptions)b::text[], %(reasonings)b::text[], %(actions)b::text[], %(outcomes)b::text[],
+    %(qualities)b::float8[], %(embeddings)b::vector[], %(agent_versions)b::text[],
+    %(control_modes)b::text[], %(decision_sources)b::text[], %(sprint_ids)b::text[],
+    %(chronicle_note_ids)b::uuid[], %(external_ids)b::text[]
 ) AS n(episode_id, project_id, at, perception, reasoning, action, outcome, outcome_quality,
        embedding, agent_version, control_mode, decision_source, sprint_id, chronicle_note_id,
        external_id)
@@ -64,9 +64,9 @@ RETURNING episode_id, timestamp, outcome_recorded_at
 -- The rows that stand where `record` was not allowed to write.
 SELECT /* include: columns */
 FROM public.agent_episodes AS e
-WHERE e.episode_id = ANY (%(episode_ids)s::uuid[])
+WHERE e.episode_id = ANY (%(episode_ids)b::uuid[])
    OR (e.project_id, e.external_id) IN (
-       SELECT * FROM unnest(%(project_ids)s::text[], %(external_ids)s::text[]))
+       SELECT * FROM unnest(%(project_ids)b::text[], %(external_ids)b::text[]))
 
 -- name: record_outcome
 UPDATE public.agent_episodes AS e
@@ -84,7 +84,7 @@ WHERE e.episode_id = %(episode_id)s /* filters */
 -- name: embeddings
 SELECT e.episode_id, e.embedding
 FROM public.agent_episodes AS e
-WHERE e.episode_id = ANY (%(episode_ids)s::uuid[]) AND e.embedding IS NOT NULL /* filters */
+WHERE e.episode_id = ANY (%(episode_ids)b::uuid[]) AND e.embedding IS NOT NULL /* filters */
 
 -- name: list
 SELECT /* include: columns */
@@ -102,21 +102,21 @@ WHERE true /* filters */
 -- Holds the rows, so that no evidence can be added that points to them meanwhile.
 SELECT e.episode_id
 FROM public.agent_episodes AS e
-WHERE e.episode_id = ANY (%(episode_ids)s::uuid[]) /* filters */
+WHERE e.episode_id = ANY (%(episode_ids)b::uuid[]) /* filters */
 ORDER BY e.episode_id
 FOR UPDATE
 
 -- name: evidence_of
 SELECT k.knowledge_id, k.description
 FROM public.agent_knowledge AS k
-WHERE k.supporting_episodes && %(episode_ids)s::uuid[]
-   OR k.contradicting_episodes && %(episode_ids)s::uuid[]
+WHERE k.supporting_episodes && %(episode_ids)b::uuid[]
+   OR k.contradicting_episodes && %(episode_ids)b::uuid[]
 ORDER BY k.knowledge_id
 LIMIT 5
 
 -- name: delete
 DELETE FROM public.agent_episodes AS e
-WHERE e.episode_id = ANY (%(episode_ids)s::uuid[]) /* filters */
+WHERE e.episode_id = ANY (%(episode_ids)b::uuid[]) /* filters */
 RETURNING e.episode_id
 
 -- name: ranking
@@ -139,10 +139,10 @@ ORDER BY hit.score DESC, hit.similarity DESC, hit.episode_id
 -- The distance expression stands alone in ORDER BY: only so is the HNSW index used.
 WITH nearest AS MATERIALIZED (
     SELECT /* include: columns */,
-           1 - (e.embedding <=> %(embedding)s::vector) AS similarity
+           1 - (e.embedding <=> %(embedding)b::vector) AS similarity
     FROM public.agent_episodes AS e
     WHERE e.embedding IS NOT NULL /* filters */
-    ORDER BY e.embedding <=> %(embedding)s::vector
+    ORDER BY e.embedding <=> %(embedding)b::vector
     LIMIT %(candidates)s
 )
 /* include: ranking */
@@ -150,7 +150,7 @@ WITH nearest AS MATERIALIZED (
 -- name: recall_exact
 -- Computes every distance under the filter: the truth, whatever the index would have found.
 WITH measured AS MATERIALIZED (
-    SELECT e.episode_id, e.embedding <=> %(embedding)s::vector AS distance
+    SELECT e.episode_id, e.embedding <=> %(embedding)b::vector AS distance
     FROM public.agent_episodes AS e
     WHERE e.embedding IS NOT NULL /* filters */
 ), closest AS MATERIALIZED (

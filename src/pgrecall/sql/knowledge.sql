@@ -26,7 +26,7 @@ AND (coalesce(k.created_at, 'epoch'), k.knowledge_id) < (%(after_time)s, %(after
 -- Locks the episodes, so that none can be deleted before the evidence is written.
 SELECT e.episode_id
 FROM public.agent_episodes AS e
-WHERE e.episode_id = ANY (%(episode_ids)s::uuid[])
+WHERE e.episode_id = ANY (%(episode_ids)b::uuid[])
 FOR KEY SHARE
 
 -- name: add
@@ -35,8 +35,8 @@ INSERT INTO public.agent_knowledge AS k (
     contradicting_episodes, embedding, created_by, is_active, project_id)
 VALUES (
     coalesce(%(knowledge_id)s::uuid, gen_random_uuid()), %(knowledge_type)s, %(content)s::jsonb,
-    %(description)s, %(confidence)s, %(supporting_episodes)s::uuid[],
-    %(contradicting_episodes)s::uuid[], %(embedding)s::vector, %(created_by)s, %(active)s,
+    %(description)s, %(confidence)s, %(supporting_episodes)b::uuid[],
+    %(contradicting_episodes)b::uuid[], %(embedding)b::vector, %(created_by)s, %(active)s,
     %(project_id)s)
 RETURNING /* include: columns */
 
@@ -100,17 +100,17 @@ ORDER BY hit.score DESC, hit.similarity DESC, hit.knowledge_id
 -- name: recall
 WITH nearest AS MATERIALIZED (
     SELECT /* include: columns */,
-           1 - (k.embedding <=> %(embedding)s::vector) AS similarity
+           1 - (k.embedding <=> %(embedding)b::vector) AS similarity
     FROM public.agent_knowledge AS k
     WHERE k.embedding IS NOT NULL /* filters */
-    ORDER BY k.embedding <=> %(embedding)s::vector
+    ORDER BY k.embedding <=> %(embedding)b::vector
     LIMIT %(candidates)s
 )
 /* include: ranking */
 
 -- name: recall_exact
 WITH measured AS MATERIALIZED (
-    SELECT k.knowledge_id, k.embedding <=> %(embedding)s::vector AS distance
+    SELECT k.knowledge_id, k.embedding <=> %(embedding)b::vector AS distance
     FROM public.agent_knowledge AS k
     WHERE k.embedding IS NOT NULL /* filters */
 ), closest AS MATERIALIZED (

@@ -26,8 +26,8 @@ INSERT INTO public.agent_memory_metrics (
 SELECT n.at, n.operation_type, ceil(n.duration_ms)::integer, n.results_count, n.project_id,
        n.duration_ms
 FROM unnest(
-    %(timestamps)s::timestamptz[], %(operation_types)s::text[], %(durations_ms)s::float8[],
-    %(results_counts)s::integer[], %(project_ids)s::text[]
+    %(timestamps)b::timestamptz[], %(operation_types)b::text[], %(durations_ms)b::float8[],
+    %(results_counts)b::integer[], %(project_ids)b::text[]
 ) AS n(at, operation_type, duration_ms, results_count, project_id)
 
 -- name: list

@@ -98,7 +98,7 @@ SELECT index.relname::text AS name,
 
 -- name: hnsw_indexes
 -- In the whole database, as the specification counts them. Others' temporary tables don't count.
-SELECT format('%%I.%%I', nspname, index.relname) AS name
+SELECT format('%I.%I', nspname, index.relname) AS name
   FROM pg_class AS index
   JOIN pg_am ON pg_am.oid = index.relam AND amname = 'hnsw'
   JOIN pg_namespace ON pg_namespace.oid = relnamespace

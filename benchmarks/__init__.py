@@ -1,0 +1,1 @@
+"""Benchmarks: each prints ratios taken within one run, and says on what machine."""

@@ -1,0 +1,167 @@
+"""The administrator's connections, and how their errors become ours."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import dict_row
+
+from pgrecall.errors import (
+    DatabaseError,
+    OperationRefused,
+    OutOfSpace,
+    PermissionDenied,
+    ReadOnlyServer,
+    TimedOut,
+    Unavailable,
+)
+from pgrecall.sql import load
+
+QUERIES = load("provision")
+_LOCK_WAIT_SECONDS = 600.0
+_LOCK_POLL_SECONDS = 0.2
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One connection without open transactions, with statements from ``provision.sql``."""
+
+    connection: psycopg.Connection[Row]
+
+    def rows(self, name: str, params: Mapping[str, object] | None = None) -> list[Row]:
+        """Return all rows of a query."""
+        return self.connection.execute(QUERIES[name], params).fetchall()
+
+    def one(self, name: str, params: Mapping[str, object] | None = None) -> Row:
+        """Return the only row of a query."""
+        (row,) = self.rows(name, params)
+        return row
+
+    def value(self, name: str, params: Mapping[str, object] | None = None) -> Any:
+        """Return the only value of a query."""
+        (value,) = self.one(name, params).values()
+        return value
+
+    def run(self, name: str, /, **parts: sql.Composable) -> None:
+        """Run a statement, filling its braces with quoted identifiers and literals."""
+        self.connection.execute(sql.SQL(QUERIES[name]).format(**parts))
+
+    def run_text(self, statement: LiteralString) -> None:
+        """Run a statement that PostgreSQL composed."""
+        self.connection.execute(statement)
+
+    @contextmanager
+    def acting_as(self, role: str) -> Iterator[None]:
+        """Become ``role`` for a while, so that it owns and grants."""
+        self.run("set_role", role=sql.Identifier(role))
+        try:
+            yield
+        finally:
+            # A broken connection forgets its role by itself, and its error is on the way.
+            if not self.connection.broken:
+                self.run("reset_role")
+
+
+@contextmanager
+def connect(dsn: str, database: str | None = None) -> Iterator[Session]:
+    """Connect as the administrator, to ``database`` or to the one that ``dsn`` names.
+
+    Raises:
+        Unavailable: The server could not be reached.
+        PermissionDenied: The administrator lacks a right.
+        DatabaseError: PostgreSQL refused a statement.
+    """
+    try:
+        target = make_conninfo(dsn, dbname=database) if database is not None else dsn
+        connection = psycopg.connect(
+            target, autocommit=True, row_factory=dict_row, application_name="pgrecall init"
+        )
+    except psycopg.OperationalError as error:
+        raise Unavailable(
+            f"the server could not be reached: {str(error).strip()}",
+            hint="check the connection string, and that the server accepts connections",
+        ) from error
+    except psycopg.ProgrammingError:
+        # What libpq says quotes the string, which may hold a password.
+        raise OperationRefused(
+            "the connection string cannot be read",
+            hint="give a URL (postgresql://user@host/db) or key=value pairs",
+        ) from None
+    with connection, _explained():
+        yield Session(connection)
+
+
+def take_lock(session: Session, database: str) -> None:
+    """Be the only one who provisions ``database`` until the session ends.
+
+    Raises:
+        OperationRefused: Another run has not ended in time.
+    """
+    deadline = time.monotonic() + _LOCK_WAIT_SECONDS
+    # Asked for repeatedly: waiting inside a statement would hold a snapshot, which a concurrent
+    # index build of the other run may wait for.
+    while not session.value("try_lock", {"database": database}):
+        if time.monotonic() > deadline:
+            raise OperationRefused(
+                f"another run has been provisioning {database!r} for "
+                f"{_LOCK_WAIT_SECONDS:.0f} seconds",
+                hint="see who holds an advisory lock in pg_locks, then run this again",
+            )
+        time.sleep(_LOCK_POLL_SECONDS)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn a driver's error into ours, keeping it as the cause."""
+    try:
+        yield
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise PermissionDenied(
+            f"the administrator lacks a right: {_text(error)}",
+            hint="connect as a role that has it; a run that stopped is completed by the next",
+            sqlstate=error.sqlstate,
+        ) from error
+    except psycopg.errors.LockNotAvailable as error:
+        raise TimedOut(
+            f"a table is in use: {_text(error)}",
+            hint="run it again when long transactions have ended",
+            sqlstate=error.sqlstate,
+        ) from error
+    except psycopg.errors.ReadOnlySqlTransaction as error:
+        raise ReadOnlyServer(
+            f"the server accepts no changes: {_text(error)}",
+            hint="connect to the primary, or end read-only mode",
+            sqlstate=error.sqlstate,
+        ) from error
+    except (psycopg.errors.DiskFull, psycopg.errors.OutOfMemory) as error:
+        raise OutOfSpace(
+            f"the server has no room: {_text(error)}",
+            hint="free disk or memory there; a run that stopped is completed by the next",
+            sqlstate=error.sqlstate,
+        ) from error
+    except psycopg.OperationalError as error:
+        raise Unavailable(
+            f"the connection failed: {_text(error)}",
+            hint="run it again: a run that stopped is completed by the next",
+            sqlstate=error.sqlstate,
+        ) from error
+    except psycopg.Error as error:
+        raise DatabaseError(
+            f"PostgreSQL refused a step: {_text(error)}",
+            hint="correct the cause and run it again: a run that stopped is completed by the next",
+            sqlstate=error.sqlstate,
+        ) from error
+
+
+def _text(error: psycopg.Error) -> str:
+    # The primary message alone: the full text may quote the statement.
+    return error.diag.message_primary or str(error).strip()
