@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from pgrecall.engine import binaries
 from pgrecall.errors import MigrationError, OperationRefused, SchemaTooNew, Unavailable
 from pgrecall.migrations import HEAD, REVISIONS, runner
 
@@ -269,11 +269,8 @@ def test_adopting_what_is_recorded_is_refused(dsn: str) -> None:
 
 
 def psql(dsn: str, text: str) -> subprocess.CompletedProcess[str]:
-    program = shutil.which("psql")
-    if program is None:
-        pytest.skip("not run: psql is not on the PATH")
     return subprocess.run(
-        [program, "-X", "-q", "-d", dsn, "-f", "-"],
+        [binaries.find(None).bin_dir / "psql", "-X", "-q", "-d", dsn, "-f", "-"],
         input=text,
         capture_output=True,
         text=True,

@@ -184,20 +184,21 @@ class EpisodeStore:
     ) -> RecordedMany:
         if not episodes:
             return RecordedMany(episodes=[], created=0, existing=0)
-        for episode in episodes:
-            self._scope.project(episode.project_id)
+        rows = self._rows(episodes)
+        for row in rows:
+            self._scope.project(row.project_id)
         if connection is not None:
-            self._refuse_embedding(episodes, embed)
-        project_id = episodes[0].project_id
-        rows = self._embedded(episodes, self._rows(episodes), embed)
+            self._refuse_embedding(rows, embed)
+        rows = self._embedded(episodes, rows, embed)
+        project_id = rows[0].project_id
         with self._scope.measure(operation, project_id, connection) as measured:
             recorded = self._insert(rows, connection)
             measured.results = recorded.created
         return recorded
 
-    def _refuse_embedding(self, episodes: Sequence[NewEpisode], embed: Embed) -> None:
+    def _refuse_embedding(self, rows: Sequence[EpisodeRow], embed: Embed) -> None:
         waiting = embed == "now" and self._scope.embedder.available
-        if waiting and any(episode.embedding is None for episode in episodes):
+        if waiting and any(row.embedding is None for row in rows):
             raise InvalidInput(
                 "no text can be embedded while your transaction waits",
                 hint="make the episode with prepare() before, or give embedding= or embed='later'",
