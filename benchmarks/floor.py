@@ -13,7 +13,7 @@ import asyncio
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,7 +193,9 @@ def as_row(episode: Any) -> tuple[Any, ...]:
     )
 
 
-def bench_many(base: Database, batches: int, *, indexed: bool) -> tuple[list[Timing], list[Outcome]]:
+def bench_many(
+    base: Database, batches: int, *, indexed: bool
+) -> tuple[list[Timing], list[Outcome]]:
     """Compare rates over the same rows in turns; each turn starts from an empty table."""
     size = 500 if not indexed else 200
     episodes = list(World(DIMENSIONS, seed=31).episodes(size))
@@ -214,7 +216,7 @@ def bench_many(base: Database, batches: int, *, indexed: bool) -> tuple[list[Tim
                 for episode in episodes:
                     copying.write_row(as_row(episode))
 
-        calls = {
+        calls: dict[str, Callable[[int], object]] = {
             "COPY": copy,
             "record_many": lambda _: memory.episodes.record_many(episodes),
         }
@@ -258,12 +260,13 @@ def main() -> int:
     timings: list[Timing] = []
     outcomes: list[Outcome] = []
     with database(DIMENSIONS) as base:
-        for part in (
+        parts: list[Callable[[], tuple[list[Timing], list[Outcome]]]] = [
             lambda: bench_recall(base, arguments.rows, arguments.rounds),
             lambda: bench_record(base, max(100, arguments.rounds // 3)),
             lambda: bench_many(base, 10, indexed=True),
             lambda: bench_many(base, 20, indexed=False),
-        ):
+        ]
+        for part in parts:
             more_timings, more_outcomes = part()
             timings += more_timings
             outcomes += more_outcomes

@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
@@ -57,8 +57,10 @@ def summarise(name: str, taken: Sequence[float]) -> Timing:
     )
 
 
-def ratio(taken: Sequence[float], floor: Sequence[float], blocks: int = 10) -> tuple[float, float, float]:
-    """Return the ratio of the medians, and the lowest and highest of ``blocks`` parts of the run."""
+def ratio(
+    taken: Sequence[float], floor: Sequence[float], blocks: int = 10
+) -> tuple[float, float, float]:
+    """Return the ratio of the medians, and the lowest and highest of parts of the run."""
     size = max(1, len(taken) // blocks)
     parts = [
         statistics.median(taken[i : i + size]) / statistics.median(floor[i : i + size])
@@ -78,7 +80,7 @@ def machine() -> dict[str, str | int | float]:
         cwd=Path(__file__).parent,
     ).stdout.strip()
     return {
-        "date": datetime.now(timezone.utc).date().isoformat(),
+        "date": datetime.now(UTC).date().isoformat(),
         "commit": commit or "unknown",
         "python": platform.python_version(),
         "system": platform.platform(),

@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     Passwords may stand in the DSNs, so these are secrets: they never show in ``repr`` or logs.
     """
 
-    model_config = SettingsConfigDict(env_prefix="PGRECALL_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="PGRECALL_", env_ignore_empty=True, extra="ignore")
 
     dsn: SecretStr | None = Field(
         None, description="Connection string of the application role; a pooler is fine."

@@ -156,9 +156,17 @@ def admin_dsn(settings: Settings, given: str | None, *, progress: Progress | Non
     """
     if given is not None:
         return given
-    if settings.dsn is not None or not _is_embedded(settings):
-        raise OperationRefused(
-            "this needs an administrator of the server, and its connection string is never stored",
-            hint="give it with --dsn, or in PGRECALL_ADMIN_DSN",
-        )
-    return _embedded(settings, provisioned=True, progress=progress).admin_dsn()
+    from pgrecall.ops import embedded
+    from pgrecall.ops.provision import credentials
+
+    services = credentials.read_services(settings.service_file)
+    if credentials.service_name("app") in services:
+        ours = embedded.is_configured(settings)
+    else:
+        ours = embedded.server_of(settings).status().created
+    if ours and settings.dsn is None:
+        return _embedded(settings, provisioned=True, progress=progress).admin_dsn()
+    raise OperationRefused(
+        "this needs an administrator of the server, and its connection string is never stored",
+        hint="give it with --dsn, or in PGRECALL_ADMIN_DSN",
+    )

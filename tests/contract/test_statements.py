@@ -107,7 +107,7 @@ RECORDS: dict[tuple[str, str], type] = {
 }
 RECALLED = {"episodes": Episode, "knowledge": Knowledge}
 FRAGMENTS = {"columns", "ranking"}
-TOPICS = ("episodes", "knowledge", "sessions", "metrics")
+TOPICS = ("episodes", "knowledge", "sessions", "metrics", "transfer")
 
 
 def statements() -> Iterator[tuple[str, str]]:
@@ -232,5 +232,6 @@ def test_every_statement_is_covered() -> None:
         ("episodes", "lock"), ("episodes", "evidence_of"), ("episodes", "delete"),
         ("knowledge", "hold_evidence"), ("knowledge", "delete"), ("sessions", "expire"),
         ("sessions", "delete"), ("metrics", "record"), ("metrics", "prune"),
+        ("transfer", "fill_outcomes"),
     }  # fmt: skip
     assert used | without_rows_of_a_record == set(statements())

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 import pytest
@@ -8,7 +8,7 @@ import pytest
 from pgrecall.core.pages import EPOCH, decode_cursor, encode_cursor, to_page
 from pgrecall.errors import InvalidInput
 
-TIME = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=timezone.utc)
+TIME = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
 
 def test_a_cursor_survives_the_journey() -> None:

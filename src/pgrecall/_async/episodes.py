@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 from pgvector import Vector
 from psycopg import AsyncConnection
 from psycopg.rows import class_row, dict_row, scalar_row, tuple_row
 
+from pgrecall._async.recorder import AsyncRecorder, Embed
 from pgrecall._async.scope import AsyncScope
 from pgrecall.core.checks import check_fraction, check_limit, check_uuid, check_uuids
 from pgrecall.core.documents import to_json
 from pgrecall.core.episode_rows import (
-    EpisodeRow,
-    match_taken,
-    to_episode,
-    to_parameters,
     to_recalled,
-    to_row,
 )
 from pgrecall.core.filters import episode_filters, project_filter
 from pgrecall.core.pages import to_page
 from pgrecall.core.ranking import candidate_count, check_similarity
-from pgrecall.core.vectors import to_vector
 from pgrecall.errors import Conflict, InvalidInput, NotFound
 from pgrecall.models import (
     ControlMode,
@@ -40,20 +34,18 @@ from pgrecall.models import (
 )
 from pgrecall.sql import statement
 
-Embed = Literal["now", "later"]
-
 
 class AsyncEpisodeStore:
     """Decisions of agents (table ``agent_episodes``).
 
-    Every call takes ``project_id`` (given already on a memory bound to a project) and
-    ``connection``, an open psycopg connection of the caller, with whose transaction it then
-    commits or rolls back.
+    Every call takes ``connection``, an open psycopg connection of the caller, with whose
+    transaction it then commits or rolls back.
     """
 
     def __init__(self, scope: AsyncScope) -> None:
         self._scope = scope
         self._database = scope.database
+        self._recorder = AsyncRecorder(scope)
 
     def _new(self, values: Mapping[str, Any]) -> NewEpisode:
         project_id = self._scope.project(values.get("project_id"))
@@ -76,9 +68,7 @@ class AsyncEpisodeStore:
             InvalidInput: A value cannot be stored.
             EmbeddingError: The text could not be embedded.
         """
-        episode = self._new(values)
-        (row,) = await self._embedded([episode], self._rows([episode]), "now")
-        return replace(episode, embedding=row.embedding)
+        return await self._recorder.embedded(self._new(values))
 
     async def record(
         self,
@@ -150,7 +140,7 @@ class AsyncEpisodeStore:
                     "embedding": embedding,
                 }
             )
-        recorded = await self._record([episode], "record_episode", embed, connection)
+        recorded = await self._recorder.write([episode], "record_episode", embed, connection)
         return recorded.episodes[0]
 
     async def record_many(
@@ -172,133 +162,7 @@ class AsyncEpisodeStore:
             Conflict: An identifier stands for something else; nothing was written.
         """
         given = [item if isinstance(item, NewEpisode) else self._new(item) for item in episodes]
-        return await self._record(given, "record_episodes", embed, connection)
-
-    async def _record(
-        self,
-        episodes: Sequence[NewEpisode],
-        operation: str,
-        embed: Embed,
-        connection: AsyncConnection[Any] | None,
-    ) -> RecordedMany:
-        if not episodes:
-            return RecordedMany(episodes=[], created=0, existing=0)
-        rows = self._rows(episodes)
-        for row in rows:
-            self._scope.project(row.project_id)
-        if connection is not None:
-            self._refuse_embedding(rows, embed)
-        rows = await self._embedded(episodes, rows, embed)
-        project_id = rows[0].project_id
-        with self._scope.measure(operation, project_id, connection) as measured:
-            recorded = await self._insert(rows, connection)
-            measured.results = recorded.created
-        return recorded
-
-    def _refuse_embedding(self, rows: Sequence[EpisodeRow], embed: Embed) -> None:
-        waiting = embed == "now" and self._scope.embedder.available
-        if waiting and any(row.embedding is None for row in rows):
-            raise InvalidInput(
-                "no text can be embedded while your transaction waits",
-                hint="make the episode with prepare() before, or give embedding= or embed='later'",
-            )
-
-    def _rows(self, episodes: Sequence[NewEpisode]) -> Sequence[EpisodeRow]:
-        rows = []
-        max_bytes = self._database.settings.max_document_bytes
-        for position, episode in enumerate(episodes):
-            try:
-                rows.append(to_row(episode, dimensions=self._scope.dimensions, max_bytes=max_bytes))
-            except InvalidInput as error:
-                if len(episodes) == 1:
-                    raise
-                raise type(error)(
-                    f"episode {position}: {error.message}", hint=error.hint
-                ) from error
-        return rows
-
-    async def _embedded(
-        self, episodes: Sequence[NewEpisode], rows: Sequence[EpisodeRow], embed: Embed
-    ) -> Sequence[EpisodeRow]:
-        """Return the rows with the vectors that were not given; they are checked by then."""
-        if embed not in ("now", "later"):
-            raise InvalidInput(f"embed is {embed!r}", hint="give 'now' or 'later'")
-        embedder = self._scope.embedder
-        missing = [i for i, row in enumerate(rows) if row.embedding is None]
-        if embed == "later" or not embedder.available or not missing:
-            return rows
-        texts = {
-            i: self._scope.render(
-                episodes[i].perception,
-                episodes[i].reasoning,
-                episodes[i].action,
-                max_tokens=embedder.max_tokens,
-            )
-            for i in missing
-        }
-        # An episode of which nothing can be said has no vector: no query is like it.
-        said = [i for i in missing if texts[i].strip()]
-        embedded = [*rows]
-        vectors = await self._scope.embed([texts[i] for i in said], "document") if said else []
-        for i, vector in zip(said, vectors, strict=True):
-            embedded[i] = replace(rows[i], embedding=to_vector(vector, self._scope.dimensions))
-        return embedded
-
-    async def _insert(
-        self, rows: Sequence[EpisodeRow], connection: AsyncConnection[Any] | None
-    ) -> RecordedMany:
-        insert = statement("episodes", "record")
-        if len(rows) == 1:
-            written = await self._database.fetch(
-                insert, to_parameters(rows), tuple_row, connection=connection, writing=True
-            )
-            standing = await self._standing(rows, written, connection)
-        else:
-            async with self._database.transaction(connection) as lent:
-                written = await self._database.run(lent, insert, to_parameters(rows), tuple_row)
-                standing = await self._standing(rows, written, lent)
-        times = {episode_id: rest for episode_id, *rest in written}
-        return RecordedMany(
-            episodes=[
-                to_episode(row, *times[row.episode_id])
-                if row.episode_id in times
-                else standing[row.episode_id]
-                for row in rows
-            ],
-            created=len(written),
-            existing=len(rows) - len(written),
-        )
-
-    async def _standing(
-        self,
-        rows: Sequence[EpisodeRow],
-        written: Sequence[tuple[Any, ...]],
-        connection: AsyncConnection[Any] | None,
-    ) -> Mapping[UUID, Episode]:
-        """Return the episodes that stand where rows could not be written."""
-        if len(written) == len(rows):
-            return {}
-        new = {values[0] for values in written}
-        refused = [row for row in rows if row.episode_id not in new]
-        keyed = [row for row in refused if row.external_id is not None]
-        taken = await self._database.fetch(
-            statement("episodes", "taken"),
-            {
-                "episode_ids": [row.episode_id for row in refused],
-                "project_ids": [row.project_id for row in keyed],
-                "external_ids": [row.external_id for row in keyed],
-            },
-            class_row(Episode),
-            connection=connection,
-        )
-        standing = match_taken(refused, taken)
-        for row in refused:
-            if row.episode_id not in standing:
-                raise Conflict(
-                    f"external_id {row.external_id!r} was taken and has just been deleted",
-                    hint="nothing was written; repeat the call",
-                )
-        return standing
+        return await self._recorder.write(given, "record_episodes", embed, connection)
 
     async def record_outcome(
         self,
@@ -325,7 +189,7 @@ class AsyncEpisodeStore:
         if outcome is None and quality is None:
             raise InvalidInput("neither outcome nor quality was given", hint="give one or both")
         max_bytes = self._database.settings.max_document_bytes
-        return await self._write_one(
+        return await self._one(
             "record_outcome",
             episode_id,
             {
@@ -337,30 +201,6 @@ class AsyncEpisodeStore:
             project_id,
             connection,
         )
-
-    async def _write_one(
-        self,
-        name: str,
-        episode_id: UUID | str,
-        values: Mapping[str, Any],
-        project_id: str | None,
-        connection: AsyncConnection[Any] | None,
-    ) -> Episode:
-        project_id = self._scope.project(project_id)
-        filters, parameters = project_filter(project_id)
-        wanted = check_uuid(episode_id, "episode_id")
-        with self._scope.measure(name, project_id, connection) as measured:
-            rows = await self._database.fetch(
-                statement("episodes", name, filters),
-                {**parameters, **values, "episode_id": wanted},
-                class_row(Episode),
-                connection=connection,
-                writing=True,
-            )
-            measured.results = len(rows)
-        if not rows:
-            raise _not_found(wanted, project_id)
-        return rows[0]
 
     async def get(
         self,
@@ -374,19 +214,32 @@ class AsyncEpisodeStore:
         Raises:
             NotFound: No such episode (in that project).
         """
+        return await self._one("get", episode_id, {}, project_id, connection)
+
+    async def _one(
+        self,
+        name: str,
+        episode_id: UUID | str,
+        values: Mapping[str, Any],
+        project_id: str | None,
+        connection: AsyncConnection[Any] | None,
+    ) -> Episode:
         project_id = self._scope.project(project_id)
         filters, parameters = project_filter(project_id)
         wanted = check_uuid(episode_id, "episode_id")
-        with self._scope.measure("get_episode", project_id, connection) as measured:
+        operation = "get_episode" if name == "get" else name
+        with self._scope.measure(operation, project_id, connection) as measured:
             rows = await self._database.fetch(
-                statement("episodes", "get", filters),
-                {**parameters, "episode_id": wanted},
+                statement("episodes", name, filters),
+                {**parameters, **values, "episode_id": wanted},
                 class_row(Episode),
                 connection=connection,
+                writing=name != "get",
             )
             measured.results = len(rows)
         if not rows:
-            raise _not_found(wanted, project_id)
+            where = f" in project {project_id!r}" if project_id is not None else ""
+            raise NotFound(f"there is no episode {wanted}{where}")
         return rows[0]
 
     async def embeddings(
@@ -454,16 +307,14 @@ class AsyncEpisodeStore:
             with_outcome=with_outcome,
             cursor=cursor,
         )
+        parameters["limit"] = check_limit(limit) + 1
+        text = statement("episodes", "list", filters)
         with self._scope.measure("list_episodes", project_id, connection) as measured:
             rows = await self._database.fetch(
-                statement("episodes", "list", filters),
-                {**parameters, "limit": check_limit(limit) + 1},
-                class_row(Episode),
-                connection=connection,
+                text, parameters, class_row(Episode), connection=connection
             )
-            page = to_page(rows, limit, lambda row: (row.timestamp, row.episode_id))
-            measured.results = len(page)
-        return page
+            measured.results = min(len(rows), limit)
+        return to_page(rows, limit, lambda row: (row.timestamp, row.episode_id))
 
     async def count(self, *, connection: AsyncConnection[Any] | None = None, **filters: Any) -> int:
         """Return how many episodes match; takes the filters of ``list``."""
@@ -545,21 +396,8 @@ class AsyncEpisodeStore:
         }
         parameters["embedding"] = await self._scope.query_vector(query, embedding, connection)
         with self._scope.measure("recall_similar", project_id, connection) as measured:
-            rows = await self._database.fetch_nearest(
-                statement("episodes", "recall", filters),
-                parameters,
-                tuple_row,
-                connection=connection,
-            )
-            if rows[0][0] < parameters["candidates"]:
-                # The index found too few: either there are no more, or it gave up too early.
-                rows = await self._database.fetch_nearest(
-                    statement("episodes", "recall_exact", filters),
-                    parameters,
-                    tuple_row,
-                    connection=connection,
-                )
-            hits = [to_recalled(values) for values in rows if values[1] is not None]
+            rows = await self._scope.nearest("episodes", filters, parameters, connection)
+            hits = [to_recalled(values) for values in rows]
             measured.results = len(hits)
         return hits
 
@@ -579,10 +417,8 @@ class AsyncEpisodeStore:
         parameters["episode_ids"] = check_uuids(episode_ids, "episode_ids")
         with self._scope.measure("delete_episodes", project_id, connection) as measured:
             async with self._database.transaction(connection) as lent:
-                run = self._database.run
-                held = await run(
-                    lent, statement("episodes", "lock", filters), parameters, scalar_row
-                )
+                run, text = self._database.run, statement("episodes", "lock", filters)
+                held = await run(lent, text, parameters, scalar_row)
                 parameters["episode_ids"] = held
                 evidence = await run(
                     lent, statement("episodes", "evidence_of"), {"episode_ids": held}, dict_row
@@ -595,15 +431,7 @@ class AsyncEpisodeStore:
                         ),
                         hint="nothing was deleted; delete or replace that knowledge first",
                     )
-                deleted = len(
-                    await run(
-                        lent, statement("episodes", "delete", filters), parameters, scalar_row
-                    )
-                )
-            measured.results = deleted
-        return deleted
-
-
-def _not_found(episode_id: UUID, project_id: str | None) -> NotFound:
-    where = f" in project {project_id!r}" if project_id is not None else ""
-    return NotFound(f"there is no episode {episode_id}{where}")
+                text = statement("episodes", "delete", filters)
+                deleted = await run(lent, text, parameters, scalar_row)
+            measured.results = len(deleted)
+        return len(deleted)

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pgvector import Vector
 from psycopg import AsyncConnection
-from psycopg.rows import class_row, scalar_row, tuple_row
+from psycopg.rows import class_row, scalar_row
 
 from pgrecall._async.scope import AsyncScope
 from pgrecall.core.checks import (
@@ -256,20 +256,8 @@ class AsyncKnowledgeStore:
         }
         parameters["embedding"] = await self._scope.query_vector(query, embedding, connection)
         with self._scope.measure("recall_knowledge", project_id, connection) as measured:
-            rows = await self._database.fetch_nearest(
-                statement("knowledge", "recall", filters),
-                parameters,
-                tuple_row,
-                connection=connection,
-            )
-            if rows[0][0] < parameters["candidates"]:
-                rows = await self._database.fetch_nearest(
-                    statement("knowledge", "recall_exact", filters),
-                    parameters,
-                    tuple_row,
-                    connection=connection,
-                )
-            hits = [to_recalled_knowledge(values) for values in rows if values[1] is not None]
+            rows = await self._scope.nearest("knowledge", filters, parameters, connection)
+            hits = [to_recalled_knowledge(values) for values in rows]
             measured.results = len(hits)
         return hits
 

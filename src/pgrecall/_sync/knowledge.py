@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pgvector import Vector
 from psycopg import Connection
-from psycopg.rows import class_row, scalar_row, tuple_row
+from psycopg.rows import class_row, scalar_row
 
 from pgrecall._sync.scope import Scope
 from pgrecall.core.checks import (
@@ -257,20 +257,8 @@ class KnowledgeStore:
         }
         parameters["embedding"] = self._scope.query_vector(query, embedding, connection)
         with self._scope.measure("recall_knowledge", project_id, connection) as measured:
-            rows = self._database.fetch_nearest(
-                statement("knowledge", "recall", filters),
-                parameters,
-                tuple_row,
-                connection=connection,
-            )
-            if rows[0][0] < parameters["candidates"]:
-                rows = self._database.fetch_nearest(
-                    statement("knowledge", "recall_exact", filters),
-                    parameters,
-                    tuple_row,
-                    connection=connection,
-                )
-            hits = [to_recalled_knowledge(values) for values in rows if values[1] is not None]
+            rows = self._scope.nearest("knowledge", filters, parameters, connection)
+            hits = [to_recalled_knowledge(values) for values in rows]
             measured.results = len(hits)
         return hits
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from pgvector import Vector
 from psycopg import Connection
+from psycopg.rows import tuple_row
 
 from pgrecall._sync.database import Database
 from pgrecall._sync.metrics import MetricStore, Measured
@@ -18,6 +19,7 @@ from pgrecall.core.vectors import to_vector
 from pgrecall.embedding.base import Embedder, Mode, RenderEpisode
 from pgrecall.errors import EmbeddingError, InvalidInput
 from pgrecall.models import Json, VectorLike
+from pgrecall.sql import statement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +98,26 @@ class Scope:
                 )
             embedding = (self.embed([self._query_text(query)], "query"))[0]
         return to_vector(embedding, self.dimensions)
+
+    def nearest(
+        self,
+        topic: str,
+        filters: tuple[str, ...],
+        parameters: Mapping[str, Any],
+        connection: Connection[Any] | None,
+    ) -> Sequence[tuple[Any, ...]]:
+        """Return the rows of a recall: by the index, or exactly where that finds too few.
+
+        The first value of each row is the number of candidates that were weighed.
+        """
+        for route in ("recall", "recall_exact"):
+            rows = self.database.fetch_nearest(
+                statement(topic, route, filters), parameters, tuple_row, connection=connection
+            )
+            # Fewer than wanted: either there are no more, or the index gave up too early.
+            if rows[0][0] >= parameters["candidates"]:
+                break
+        return [row for row in rows if row[1] is not None]
 
     def _query_text(self, query: str | Json | None) -> str:
         if isinstance(query, Mapping):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import MAXYEAR, MINYEAR, datetime, timedelta
 from typing import get_args
 from uuid import UUID
 
@@ -65,6 +65,9 @@ def check_time(value: datetime | None, name: str) -> datetime | None:
             f"{name} is {value.isoformat()}, which has no time zone",
             hint="give an aware datetime, such as datetime.now(timezone.utc)",
         )
+    if not MINYEAR < value.year < MAXYEAR:
+        # In another time zone it would fall out of the calendar and could not be read back.
+        raise InvalidInput(f"{name} is {value.isoformat()}, at the end of the calendar")
     return value
 
 

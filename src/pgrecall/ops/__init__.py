@@ -1,0 +1,1 @@
+"""What an operator does: provision, migrate, verify, examine, import and export."""

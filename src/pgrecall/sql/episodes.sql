@@ -61,12 +61,16 @@ ON CONFLICT DO NOTHING
 RETURNING episode_id, timestamp, outcome_recorded_at
 
 -- name: taken
--- The rows that stand where `record` was not allowed to write.
+-- The rows that stand where `record` was not allowed to write. Two look-ups, each by an index: an
+-- OR over both would read the whole table. A row found by both comes twice.
 SELECT /* include: columns */
 FROM public.agent_episodes AS e
 WHERE e.episode_id = ANY (%(episode_ids)b::uuid[])
-   OR (e.project_id, e.external_id) IN (
-       SELECT * FROM unnest(%(project_ids)b::text[], %(external_ids)b::text[]))
+UNION ALL
+SELECT /* include: columns */
+FROM unnest(%(project_ids)b::text[], %(external_ids)b::text[]) AS k(project_id, external_id)
+JOIN public.agent_episodes AS e
+  ON e.project_id = k.project_id AND e.external_id = k.external_id
 
 -- name: record_outcome
 UPDATE public.agent_episodes AS e

@@ -219,7 +219,8 @@ CREATE TEMPORARY TABLE {table} (LIKE public.{table} INCLUDING ALL EXCLUDING INDE
     ON COMMIT DROP
 
 -- name: twin_parts
--- What LIKE doesn't copy: enabled triggers, and indexes under their own names.
+-- What LIKE doesn't copy: indexes under their own names, and the specification's trigger if it is
+-- enabled. Other triggers are not of the specification, and could do anything.
 SELECT 'index' AS kind, pg_get_indexdef(indexrelid) AS definition
   FROM pg_index
  WHERE indrelid = to_regclass('public.' || %(table)s) AND indisvalid AND indisready
@@ -227,7 +228,7 @@ UNION ALL
 SELECT 'trigger', pg_get_triggerdef(oid)
   FROM pg_trigger
  WHERE tgrelid = to_regclass('public.' || %(table)s) AND NOT tgisinternal
-   AND tgenabled IN ('O', 'A')
+   AND tgname = 'trg_update_working_memory_timestamp' AND tgenabled IN ('O', 'A')
 
 -- name: fill_twin
 -- Each row has a vector of its own: the condition on i keeps the subquery from running only once.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -53,6 +53,7 @@ BAD_EPISODES: list[tuple[dict[str, Any], str]] = [
     ({"outcome_quality": "good"}, "outcome_quality must be a number"),
     ({"outcome_quality": True}, "outcome_quality must be a number"),
     ({"timestamp": datetime(2026, 1, 1)}, "no time zone"),  # noqa: DTZ001
+    ({"timestamp": datetime(9999, 12, 31, tzinfo=UTC)}, "end of the calendar"),
     ({"timestamp": "yesterday"}, "timestamp must be a datetime"),
     ({"episode_id": "seven"}, "not a UUID"),
     ({"chronicle_note_id": "x"}, "not a UUID"),
@@ -120,7 +121,8 @@ def test_bad_projects(memory: Memory) -> None:
 
 def test_bad_outcomes(memory: Memory, make_episode: Any) -> None:
     episode = memory.episodes.record(**make_episode())
-    for outcome, quality in [({"a": float("nan")}, 1), (None, 2), ([], 0.5), ({}, "x")]:
+    bad: list[tuple[Any, Any]] = [({"a": float("nan")}, 1), (None, 2), ([], 0.5), ({}, "x")]
+    for outcome, quality in bad:
         with pytest.raises(errors.InvalidInput):
             memory.episodes.record_outcome(episode.episode_id, outcome, quality)
     found = memory.episodes.get(episode.episode_id)
@@ -128,7 +130,7 @@ def test_bad_outcomes(memory: Memory, make_episode: Any) -> None:
 
 
 def test_nothing_said_means_no_vector(memory: Memory) -> None:
-    """Of an empty episode nothing can be said, so no query is like it; it is stored all the same."""
+    """Of an empty episode nothing can be said, so no query is like it; yet it is stored."""
     episode = memory.episodes.record(
         project_id="p", agent_version="1", perception={}, reasoning={}, action={}
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -21,7 +22,7 @@ from pgrecall.testing import Database, HashEmbedder
 
 
 class Cutter:
-    """A proxy that forwards until the client sends ``marker``, then swallows the reply and hangs up.
+    """A proxy that forwards until a client sends ``marker``, then drops the reply and hangs up.
 
     What was sent still reaches the server: so it looks when a network fails at the worst moment.
     """
@@ -47,18 +48,25 @@ class Cutter:
         with client, socket.create_connection(self._target) as server:
             back = threading.Thread(target=self._forward, args=(server, client, cut), daemon=True)
             back.start()
-            while data := client.recv(65536):
-                seen = self.marker is not None and self.marker in data
-                if seen:
-                    cut.set()
-                    self.cuts += 1
-                server.sendall(data)
-                if seen:
-                    time.sleep(0.3)  # the server works on it
-                    client.shutdown(socket.SHUT_RDWR)
-                    break
-            server.shutdown(socket.SHUT_RDWR)
+            # Either side may hang up first; then there is nothing left to forward.
+            with contextlib.suppress(OSError):
+                self._forward_until_marked(client, server, cut)
+            with contextlib.suppress(OSError):
+                server.shutdown(socket.SHUT_RDWR)
             back.join()
+
+    def _forward_until_marked(
+        self, client: socket.socket, server: socket.socket, cut: threading.Event
+    ) -> None:
+        while data := client.recv(65536):
+            if self.marker is not None and self.marker in data:
+                cut.set()
+                self.cuts += 1
+                server.sendall(data)
+                time.sleep(0.3)  # the server works on it
+                client.shutdown(socket.SHUT_RDWR)
+                return
+            server.sendall(data)
 
     def _forward(self, server: socket.socket, client: socket.socket, cut: threading.Event) -> None:
         try:

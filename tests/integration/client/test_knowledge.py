@@ -61,15 +61,16 @@ def test_evidence_must_exist(memory: Memory, evidence: list[UUID]) -> None:
 
 
 def test_bad_values_are_refused(memory: Memory, evidence: list[UUID]) -> None:
-    for values, message in [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"knowledge_type": "hunch"}, "knowledge_type is 'hunch'"),
         ({"confidence": 1.2}, "confidence is 1.2"),
         ({"description": ""}, "description"),
         ({"content": {"a": float("nan")}}, "content"),
         ({"created_by": "x" * 51}, "created_by"),
         ({"embedding": [1.0]}, "64"),
-    ]:
-        given = {
+    ]
+    for values, message in cases:
+        given: dict[str, Any] = {
             "knowledge_type": "strategy", "description": "d", "content": {},
             "supporting_episodes": evidence[:3], **values,
         }  # fmt: skip

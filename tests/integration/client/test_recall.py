@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -100,7 +101,7 @@ def test_as_many_as_asked_for_under_every_filter(memory: Memory, make_episode: A
     ]
     memory.episodes.record_many(rows)
     query = unit(10_000)
-    for filters, matching in [
+    cases: list[tuple[dict[str, Any], int]] = [
         ({}, 1500),
         ({"project_id": "rare"}, 15),
         ({"project_id": "common"}, 1485),
@@ -112,7 +113,8 @@ def test_as_many_as_asked_for_under_every_filter(memory: Memory, make_episode: A
         ({"with_outcome": True}, 750),
         ({"since": start + timedelta(hours=1490)}, 10),
         ({"project_id": "rare", "min_quality": 0.5}, 0),
-    ]:
+    ]
+    for filters, matching in cases:
         for limit in (1, 10, 60):
             hits = memory.episodes.recall(embedding=query, limit=limit, **filters)
             assert len(hits) == min(limit, matching), (filters, limit)
@@ -173,7 +175,7 @@ def test_recall_goes_through_the_vector_index(
 
 def test_queries_that_cannot_be_meant(memory: Memory) -> None:
     vector = unit(1)
-    for call, message in [
+    calls: list[tuple[Callable[[], object], str]] = [
         (lambda: memory.episodes.recall(), "give either a text or embedding="),
         (lambda: memory.episodes.recall("a", embedding=vector), "give either a text or"),
         (lambda: memory.episodes.recall("  "), "text to look for is '  '"),
@@ -184,6 +186,7 @@ def test_queries_that_cannot_be_meant(memory: Memory) -> None:
         (lambda: memory.episodes.recall("a", min_quality=float("nan")), "min_quality is nan"),
         (lambda: memory.episodes.recall("a", since=datetime(2026, 1, 1)), "has no time zone"),  # noqa: DTZ001
         (lambda: memory.episodes.recall(embedding=vector[:-1]), "63"),
-    ]:
+    ]
+    for call, message in calls:
         with pytest.raises(errors.InvalidInput, match=message):
             call()

@@ -359,7 +359,7 @@ def _settle_dimensions(facts: Facts, request: Request) -> None:
         facts.refuse(
             f"the embeddings have {facts.dimensions} dimensions, not {request.dimensions}",
             f"leave out --dimensions or give {facts.dimensions}; another model's vectors need "
-            "`pgrecall embeddings switch`",
+            "a database of their own: export the episodes and import them there",
         )
 
 

@@ -1,0 +1,177 @@
+"""Recording: from episodes as callers give them to rows with vectors, each written once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+from uuid import UUID
+
+from psycopg import AsyncConnection
+from psycopg.rows import class_row, tuple_row
+
+from pgrecall._async.scope import AsyncScope
+from pgrecall.core.episode_rows import (
+    EpisodeRow,
+    match_taken,
+    to_episode,
+    to_parameters,
+    to_row,
+)
+from pgrecall.core.vectors import to_vector
+from pgrecall.errors import Conflict, InvalidInput
+from pgrecall.models import Episode, NewEpisode, RecordedMany
+from pgrecall.sql import statement
+
+Embed = Literal["now", "later"]
+
+
+class AsyncRecorder:
+    """Writes episodes; the part of the episode store behind ``record`` and ``record_many``."""
+
+    def __init__(self, scope: AsyncScope) -> None:
+        self._scope = scope
+        self._database = scope.database
+
+    async def embedded(self, episode: NewEpisode) -> NewEpisode:
+        """Return a checked episode with its vector.
+
+        Raises:
+            InvalidInput: A value cannot be stored.
+            EmbeddingError: The text could not be embedded.
+        """
+        (row,) = await self._embedded([episode], self._rows([episode]), "now")
+        return replace(episode, embedding=row.embedding)
+
+    async def write(
+        self,
+        episodes: Sequence[NewEpisode],
+        operation: str,
+        embed: Embed,
+        connection: AsyncConnection[Any] | None,
+    ) -> RecordedMany:
+        """Write episodes in one statement, and tell new ones from those that stood already.
+
+        Raises:
+            InvalidInput: A value cannot be stored; the message names its episode.
+            Conflict: An identifier stands for something else; nothing was written.
+            OutcomeUnknown: The connection broke while they were written.
+        """
+        if not episodes:
+            return RecordedMany(episodes=[], created=0, existing=0)
+        rows = self._rows(episodes)
+        for row in rows:
+            self._scope.project(row.project_id)
+        if connection is not None:
+            self._refuse_embedding(rows, embed)
+        rows = await self._embedded(episodes, rows, embed)
+        project_id = rows[0].project_id
+        with self._scope.measure(operation, project_id, connection) as measured:
+            recorded = await self._insert(rows, connection)
+            measured.results = recorded.created
+        return recorded
+
+    def _refuse_embedding(self, rows: Sequence[EpisodeRow], embed: Embed) -> None:
+        waiting = embed == "now" and self._scope.embedder.available
+        if waiting and any(row.embedding is None for row in rows):
+            raise InvalidInput(
+                "no text can be embedded while your transaction waits",
+                hint="make the episode with prepare() before, or give embedding= or embed='later'",
+            )
+
+    def _rows(self, episodes: Sequence[NewEpisode]) -> Sequence[EpisodeRow]:
+        rows = []
+        max_bytes = self._database.settings.max_document_bytes
+        for position, episode in enumerate(episodes):
+            try:
+                rows.append(to_row(episode, dimensions=self._scope.dimensions, max_bytes=max_bytes))
+            except InvalidInput as error:
+                if len(episodes) == 1:
+                    raise
+                raise type(error)(
+                    f"episode {position}: {error.message}", hint=error.hint
+                ) from error
+        return rows
+
+    async def _embedded(
+        self, episodes: Sequence[NewEpisode], rows: Sequence[EpisodeRow], embed: Embed
+    ) -> Sequence[EpisodeRow]:
+        """Return the rows with the vectors that were not given; they are checked by then."""
+        if embed not in ("now", "later"):
+            raise InvalidInput(f"embed is {embed!r}", hint="give 'now' or 'later'")
+        embedder = self._scope.embedder
+        missing = [i for i, row in enumerate(rows) if row.embedding is None]
+        if embed == "later" or not embedder.available or not missing:
+            return rows
+        texts = {
+            i: self._scope.render(
+                episodes[i].perception,
+                episodes[i].reasoning,
+                episodes[i].action,
+                max_tokens=embedder.max_tokens,
+            )
+            for i in missing
+        }
+        # An episode of which nothing can be said has no vector: no query is like it.
+        said = [i for i in missing if texts[i].strip()]
+        embedded = [*rows]
+        vectors = await self._scope.embed([texts[i] for i in said], "document") if said else []
+        for i, vector in zip(said, vectors, strict=True):
+            embedded[i] = replace(rows[i], embedding=to_vector(vector, self._scope.dimensions))
+        return embedded
+
+    async def _insert(
+        self, rows: Sequence[EpisodeRow], connection: AsyncConnection[Any] | None
+    ) -> RecordedMany:
+        insert = statement("episodes", "record")
+        if len(rows) == 1:
+            written = await self._database.fetch(
+                insert, to_parameters(rows), tuple_row, connection=connection, writing=True
+            )
+            standing = await self._standing(rows, written, connection)
+        else:
+            async with self._database.transaction(connection) as lent:
+                written = await self._database.run(lent, insert, to_parameters(rows), tuple_row)
+                standing = await self._standing(rows, written, lent)
+        times = {episode_id: rest for episode_id, *rest in written}
+        return RecordedMany(
+            episodes=[
+                to_episode(row, *times[row.episode_id])
+                if row.episode_id in times
+                else standing[row.episode_id]
+                for row in rows
+            ],
+            created=len(written),
+            existing=len(rows) - len(written),
+        )
+
+    async def _standing(
+        self,
+        rows: Sequence[EpisodeRow],
+        written: Sequence[tuple[Any, ...]],
+        connection: AsyncConnection[Any] | None,
+    ) -> Mapping[UUID, Episode]:
+        """Return the episodes that stand where rows could not be written."""
+        if len(written) == len(rows):
+            return {}
+        new = {values[0] for values in written}
+        refused = [row for row in rows if row.episode_id not in new]
+        keyed = [row for row in refused if row.external_id is not None]
+        taken = await self._database.fetch(
+            statement("episodes", "taken"),
+            {
+                "episode_ids": [row.episode_id for row in refused],
+                "project_ids": [row.project_id for row in keyed],
+                "external_ids": [row.external_id for row in keyed],
+            },
+            class_row(Episode),
+            connection=connection,
+        )
+        standing = match_taken(refused, taken)
+        for row in refused:
+            if row.episode_id not in standing:
+                raise Conflict(
+                    f"external_id {row.external_id!r} was taken and has just been deleted",
+                    hint="nothing was written; repeat the call",
+                )
+        return standing

@@ -1,0 +1,51 @@
+"""The result of looking at one thing, shared by ``verify`` and ``doctor``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeAlias
+
+Status: TypeAlias = Literal["passed", "failed", "not configured", "warning"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """What was looked at, what was seen, and what to do about it.
+
+    Attributes:
+        id: Stable name, such as ``"TC-DB-004"`` or ``"checksums"``.
+        title: What is checked, in words.
+        status: ``"failed"`` is a fault; ``"warning"`` works but wants attention;
+            ``"not configured"`` means that it does not apply here or could not be seen, and never
+            that all is well.
+        evidence: What was really seen: versions, plan nodes, timings, names of faulty objects.
+        remedy: The command or step that mends it; None when nothing is to be done.
+        duration_ms: How long the look took, in milliseconds.
+    """
+
+    id: str
+    title: str
+    status: Status
+    evidence: str
+    remedy: str | None = None
+    duration_ms: float = 0.0
+
+    @property
+    def as_dict(self) -> dict[str, Any]:
+        """The fields by name, ready for JSON; the duration is rounded to microseconds."""
+        return {**asdict(self), "duration_ms": round(self.duration_ms, 3)}
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one look saw: its verdict, its evidence, and what to do about it."""
+
+    status: Status
+    evidence: str
+    remedy: str | None = None
+
+
+def exit_code(checks: Iterable[Check]) -> int:
+    """Return the process exit code: 1 if any check failed, else 0."""
+    return int(any(check.status == "failed" for check in checks))

@@ -1,0 +1,247 @@
+"""What ``doctor`` knows about a server and database, gathered with a fixed number of queries."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, LiteralString, TypeVar
+
+import psycopg
+from psycopg.rows import class_row, dict_row
+
+from pgrecall.driver.failures import translate
+from pgrecall.errors import Unavailable
+from pgrecall.sql import load
+
+_QUERIES: Mapping[str, LiteralString] = load("doctor")
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where PostgreSQL's posix segments lie on Linux
+_Record = TypeVar("_Record")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """Settings and state of the server; memory in bytes.
+
+    Attributes:
+        role_prefix: What the names of our roles begin with; the database's name as a rule.
+        connections: Connections open to roles without special rights.
+        connections_used: Client connections there are now.
+        collation_recorded: Version of the collation when the database was made, if it has one.
+        collation_actual: Version that the operating system has now.
+    """
+
+    version: str
+    version_number: int
+    database: str
+    role: str
+    role_prefix: str
+    superuser: bool
+    backend_pid: int
+    in_recovery: bool
+    checksums: bool
+    fsync: bool
+    full_page_writes: bool
+    synchronous_commit: str
+    maintenance_work_mem: int
+    maintenance_workers: int
+    shared_memory_type: str
+    shared_buffers: int
+    random_page_cost: float
+    connections: int
+    connections_used: int
+    password_encryption: str
+    collation_recorded: str | None
+    collation_actual: str | None
+    has_episodes: bool
+    has_knowledge: bool
+    has_schema_version: bool
+    has_revision: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extension:
+    """An extension that is installed here, or could be."""
+
+    name: str
+    installed: str | None
+    available: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index:
+    """An index of the database, its name with its schema."""
+
+    name: str
+    method: str
+    usable: bool
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A column of vectors; ``dimensions`` is None where its type fixes none."""
+
+    name: str
+    type: str
+    dimensions: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Role:
+    """One of our roles: what it is for, what it may do, and the settings it starts with."""
+
+    purpose: str
+    name: str
+    superuser: bool
+    create_role: bool
+    create_database: bool
+    replication: bool
+    bypass_rls: bool
+    creates_in_public: bool
+    owns: list[str]
+    settings: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublicRight:
+    """A privilege that everybody has."""
+
+    object: str
+    privilege: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Statistics of a table, in rows."""
+
+    name: str
+    live: int
+    dead: int
+    changed: int
+    analyzed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """Rows with a fault: the first ids, and how many there are."""
+
+    first: list[str] | None
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """Everything the checks judge by; None stands for what could not be seen.
+
+    Attributes:
+        pooled: Whether a pooler stands between.
+        shared_memory_free: Bytes free in the server's shared memory file system, if it is here.
+        weak_passwords: Login roles whose password isn't kept as SCRAM; for superusers only.
+        evidence_constraint: Definition of the check on supporting episodes.
+        revision: The revision that Alembic recorded.
+        embedder_dimensions: What the configured embedder makes.
+        pool_size: Connections that one client opens at most.
+    """
+
+    server: Server
+    pooled: bool
+    shared_memory_free: int | None
+    extensions: tuple[Extension, ...]
+    indexes: tuple[Index, ...]
+    columns: tuple[Column, ...]
+    roles: tuple[Role, ...]
+    weak_passwords: tuple[str, ...] | None
+    public_rights: tuple[PublicRight, ...]
+    tables: tuple[Table, ...]
+    evidence_constraint: str | None
+    lacking_evidence: Rows | None
+    dangling_evidence: Rows | None
+    revision: str | None
+    schema_versions: tuple[str, ...] | None
+    embedder_dimensions: int | None
+    pool_size: int
+
+
+@contextmanager
+def connect(dsn: str) -> Iterator[psycopg.Connection[Any]]:
+    """Connect, and give a read-only transaction that is rolled back at the end.
+
+    Raises:
+        Unavailable: The server could not be reached.
+        DatabaseError: A query was refused, or the connection broke.
+    """
+    try:
+        connection = psycopg.connect(
+            dsn,
+            autocommit=True,
+            row_factory=dict_row,
+            prepare_threshold=None,
+            application_name="pgrecall doctor",
+        )
+    except psycopg.Error as error:
+        raise Unavailable(
+            f"no connection to the database: {str(error).strip()}",
+            hint="check the connection string, and that the server runs",
+        ) from error
+    try:
+        with connection, connection.transaction(force_rollback=True):
+            connection.execute(_QUERIES["session"])
+            yield connection
+    except psycopg.Error as error:
+        raise translate(error) from error
+
+
+def gather(
+    connection: psycopg.Connection[Any], *, embedder_dimensions: int | None, pool_size: int
+) -> Facts:
+    """Ask the server, in one snapshot per query, for everything there is to judge."""
+
+    def rows(name: str, kind: type[_Record]) -> tuple[_Record, ...]:
+        with connection.cursor(row_factory=class_row(kind)) as cursor:
+            return tuple(cursor.execute(_QUERIES[name]).fetchall())
+
+    def values(name: str) -> tuple[str, ...]:
+        return tuple(
+            next(iter(row.values())) for row in connection.execute(_QUERIES[name]).fetchall()
+        )
+
+    (server,) = rows("server", Server)
+    pooled = connection.info.backend_pid != server.backend_pid
+    both = server.has_knowledge and server.has_episodes
+    return Facts(
+        server=server,
+        pooled=pooled,
+        shared_memory_free=_shared_memory_free(connection, server),
+        extensions=rows("extensions", Extension),
+        indexes=rows("indexes", Index),
+        columns=rows("columns", Column),
+        roles=rows("roles", Role),
+        weak_passwords=values("passwords") if server.superuser else None,
+        public_rights=rows("public_rights", PublicRight),
+        tables=rows("tables", Table),
+        evidence_constraint=next(iter(values("evidence_constraint")), None),
+        lacking_evidence=rows("lacking_evidence", Rows)[0] if server.has_knowledge else None,
+        dangling_evidence=rows("dangling_evidence", Rows)[0] if both else None,
+        revision=next(iter(values("revision")), None) if server.has_revision else None,
+        schema_versions=values("schema_versions") if server.has_schema_version else None,
+        embedder_dimensions=embedder_dimensions,
+        pool_size=pool_size,
+    )
+
+
+def _shared_memory_free(connection: psycopg.Connection[Any], server: Server) -> int | None:
+    """Return the bytes free in ``/dev/shm`` if the server runs on this machine, else None."""
+    host = connection.info.host
+    if not (host.startswith("/") or host in _LOOPBACK):
+        return None
+    # A forwarded port looks local too, but our backend is then no process of this machine.
+    try:
+        name = Path(f"/proc/{server.backend_pid}/comm").read_text(encoding="utf-8").strip()
+        status = os.statvfs(_SHARED_MEMORY)
+    except OSError:
+        return None
+    return status.f_bavail * status.f_frsize if name == "postgres" else None

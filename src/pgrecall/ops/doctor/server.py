@@ -1,0 +1,151 @@
+"""Checks of the server's settings and state."""
+
+from __future__ import annotations
+
+from pgrecall.ops.checks import Seen
+from pgrecall.ops.doctor.facts import Facts
+
+_BUSY = 0.8
+
+
+def direct(facts: Facts) -> Seen:
+    """No pooler stands between."""
+    if facts.pooled:
+        return Seen(
+            "failed",
+            "the connection goes through a pooler, so what is seen need not hold for the next "
+            "connection",
+            "give the server's own connection string: PGRECALL_DIRECT_DSN",
+        )
+    return Seen("passed", f"connected straight to the server as {facts.server.role}")
+
+
+def recovery(facts: Facts) -> Seen:
+    """The server accepts writes."""
+    if facts.server.in_recovery:
+        return Seen(
+            "warning",
+            "the server is a standby in recovery: it answers recalls and refuses every record",
+            "connect to the primary for writing, or promote this one: SELECT pg_promote()",
+        )
+    return Seen("passed", "the server is a primary")
+
+
+def checksums(facts: Facts) -> Seen:
+    """Damaged pages are noticed."""
+    if not facts.server.checksums:
+        return Seen(
+            "warning",
+            "data_checksums = off: damage to the files stays unnoticed",
+            "with the server stopped: pg_checksums --enable -D DATA_DIRECTORY",
+        )
+    return Seen("passed", "data_checksums = on")
+
+
+def durability(facts: Facts) -> Seen:
+    """What was committed survives a crash."""
+    off = [
+        name
+        for name, on in (
+            ("fsync", facts.server.fsync),
+            ("full_page_writes", facts.server.full_page_writes),
+        )
+        if not on
+    ]
+    if off:
+        return Seen(
+            "failed",
+            f"{' and '.join(f'{name} = off' for name in off)}: a crash can destroy the database",
+            "; ".join(f"ALTER SYSTEM SET {name} = on" for name in off)
+            + "; SELECT pg_reload_conf()",
+        )
+    if facts.server.synchronous_commit == "off":
+        return Seen(
+            "warning",
+            "synchronous_commit = off: a crash can lose what was recorded just before",
+            f'ALTER DATABASE "{facts.server.database}" SET synchronous_commit = on',
+        )
+    return Seen(
+        "passed",
+        f"fsync and full_page_writes on, synchronous_commit = {facts.server.synchronous_commit}",
+    )
+
+
+def shared_memory(facts: Facts) -> Seen:
+    """A parallel build of a vector index fits the shared memory."""
+    server, free = facts.server, facts.shared_memory_free
+    needed = server.maintenance_work_mem
+    settings = (
+        f"maintenance_work_mem = {_size(needed)}, max_parallel_maintenance_workers = "
+        f"{server.maintenance_workers}"
+    )
+    if server.maintenance_workers == 0:
+        return Seen("passed", f"{settings}: index builds need no shared memory")
+    if server.shared_memory_type != "posix":
+        return Seen("passed", f"{settings}: segments are of type {server.shared_memory_type}")
+    if free is None:
+        return Seen(
+            "not configured",
+            f"{settings}; the server runs elsewhere, so its /dev/shm cannot be seen from here",
+            f"see on the server that /dev/shm has {_size(needed)} free: df -h /dev/shm",
+        )
+    if free < needed:
+        return Seen(
+            "warning",
+            f"{settings}, but only {_size(free)} are free in /dev/shm: a parallel build of a "
+            "vector index, or a restore, would fail",
+            "SET max_parallel_maintenance_workers = 0 for builds and restores, lower "
+            f"maintenance_work_mem, or enlarge /dev/shm to more than {_size(needed)}",
+        )
+    return Seen("passed", f"{settings}, {_size(free)} free in /dev/shm")
+
+
+def buffers(facts: Facts) -> Seen:
+    """The vector indexes fit into the server's cache."""
+    size = sum(index.bytes for index in facts.indexes if index.method == "hnsw")
+    evidence = (
+        f"shared_buffers = {_size(facts.server.shared_buffers)}, vector indexes {_size(size)}"
+    )
+    if size > facts.server.shared_buffers:
+        return Seen(
+            "warning",
+            f"{evidence}: recalls will read from disk",
+            "ALTER SYSTEM SET shared_buffers to a quarter of the machine's memory, and restart",
+        )
+    return Seen("passed", evidence)
+
+
+def page_cost(facts: Facts) -> Seen:
+    """Costs of random reads suit the disks; only a note, since the disks cannot be seen."""
+    cost = facts.server.random_page_cost
+    if cost >= 4:
+        return Seen(
+            "passed",
+            f"note: random_page_cost = {cost:g} suits spinning disks and can make the planner "
+            "avoid vector indexes",
+            f'on SSDs: ALTER DATABASE "{facts.server.database}" SET random_page_cost = 1.1',
+        )
+    return Seen("passed", f"random_page_cost = {cost:g}")
+
+
+def connections(facts: Facts) -> Seen:
+    """There is room for clients."""
+    used, most = facts.server.connections_used, facts.server.connections
+    evidence = f"{used} of {most} connections in use, a client opens up to {facts.pool_size}"
+    if facts.pool_size > most or used > most * _BUSY:
+        return Seen(
+            "warning",
+            evidence,
+            "put a pooler in front, lower PGRECALL_POOL_MAX_SIZE, or "
+            "ALTER SYSTEM SET max_connections and restart",
+        )
+    return Seen("passed", evidence)
+
+
+def _size(count: int) -> str:
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TB"

@@ -1,0 +1,91 @@
+"""``migrate``: from the revision that a database is at to the one that this version needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from pgrecall.config import Settings
+from pgrecall.driver import translate
+from pgrecall.errors import OperationRefused
+from pgrecall.migrations import HEAD, runner
+from pgrecall.ops.embedded import wanted_dimensions
+from pgrecall.ops.provision import DEFAULT_DIMENSIONS, Progress
+from pgrecall.sql import load
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrationReport:
+    """What a migration did.
+
+    Attributes:
+        applied: The revisions that were applied, oldest first; empty when there was nothing to do.
+        revision: The revision that the schema is at now.
+    """
+
+    applied: tuple[str, ...]
+    revision: str
+
+
+def upgrade(
+    owner_dsn: str, *, settings: Settings, progress: Progress | None = None
+) -> MigrationReport:
+    """Apply the revisions that are missing.
+
+    Args:
+        owner_dsn: Connection string of the owner, to the server itself.
+        settings: Name the embedder, whose dimensions an empty database gets.
+        progress: Called with a line of text for each step.
+
+    Raises:
+        OperationRefused: The tables were made by hand, or the connection leads through a pooler
+            or to a standby.
+        SchemaTooNew: A newer version migrated the database.
+        MigrationError: A revision failed.
+        Unavailable: The server could not be reached.
+    """
+    _, dimensions = _look(owner_dsn, settings)
+    applied = runner.upgrade(owner_dsn, dimensions=dimensions, progress=progress)
+    return MigrationReport(applied=tuple(applied), revision=HEAD)
+
+
+def script(owner_dsn: str, *, settings: Settings) -> str:
+    """Return as SQL for ``psql`` what :func:`upgrade` would run.
+
+    Raises:
+        OperationRefused: The tables were made by hand.
+        Unavailable: The server could not be reached.
+    """
+    revision, dimensions = _look(owner_dsn, settings)
+    return runner.script(dimensions, revision)
+
+
+def _look(owner_dsn: str, settings: Settings) -> tuple[str | None, int]:
+    """Return the database's revision, and its dimensions or those that it should get."""
+    try:
+        connection: psycopg.Connection[dict[str, Any]] = psycopg.connect(
+            owner_dsn,
+            autocommit=True,
+            connect_timeout=max(2, round(settings.connect_timeout)),
+            row_factory=dict_row,
+            prepare_threshold=None,
+            application_name="pgrecall migrate",
+        )
+        with connection:
+            row = connection.execute(load("connection")["describe"]).fetchone()
+            revision = runner.current(connection)
+            if revision is not None:
+                runner.pending(connection)
+    except psycopg.Error as error:
+        raise translate(error) from error
+    found = row or {}
+    if found.get("has_episodes") and revision is None:
+        raise OperationRefused(
+            "the tables of this database were made by hand, so no revision is known",
+            hint="take them over with: pgrecall init --dsn ADMIN_DSN",
+        )
+    dimensions = found.get("dimensions") or wanted_dimensions(settings) or DEFAULT_DIMENSIONS
+    return revision, int(dimensions)

@@ -1,0 +1,169 @@
+"""Judgements of facts that a test cannot plant on a server it shares: versions, durability."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pgrecall.ops.checks import Check, Status
+from pgrecall.ops.doctor import Facts, judge
+from pgrecall.ops.doctor.facts import Extension, Index, connect, gather
+from pgrecall.ops.doctor.versions import supported
+
+ById = Callable[[list[Check]], dict[str, Check]]
+MEGABYTE = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def facts(schema_dsn: str) -> Facts:
+    """Facts of a real server, of which each test changes a few."""
+    with connect(schema_dsn) as connection:
+        return gather(connection, embedder_dimensions=None, pool_size=8)
+
+
+SERVER: list[tuple[str, dict[str, Any], Status, str, str]] = [
+    ("checksums", {"checksums": False}, "warning", "data_checksums = off", "pg_checksums"),
+    ("durability", {"fsync": False}, "failed", "fsync = off", "ALTER SYSTEM SET fsync = on"),
+    (
+        "durability",
+        {"full_page_writes": False},
+        "failed",
+        "full_page_writes = off",
+        "SET full_page_writes = on",
+    ),
+    ("server-version", {"version_number": 160009}, "failed", "PostgreSQL 16.9", "newer server"),
+    ("server-version", {"version_number": 170000}, "passed", "PostgreSQL 17.0", ""),
+    ("recovery", {"in_recovery": True}, "warning", "standby", "pg_promote"),
+    ("connections", {"connections": 4}, "warning", "up to 8", "pgrecall pooler"),
+    (
+        "connections",
+        {"connections": 100, "connections_used": 90},
+        "warning",
+        "90 of 100",
+        "max_connections",
+    ),
+    ("collation", {"collation_recorded": None}, "passed", "no version", ""),
+    (
+        "collation",
+        {"collation_recorded": "2.31", "collation_actual": "2.36"},
+        "failed",
+        "2.31",
+        "REINDEX DATABASE",
+    ),
+    (
+        "random-page-cost",
+        {"random_page_cost": 1.1},
+        "passed",
+        "random_page_cost = 1.1",
+        "",
+    ),
+    (
+        "shared-memory",
+        {"shared_memory_type": "mmap", "maintenance_workers": 2},
+        "passed",
+        "mmap",
+        "",
+    ),
+]
+
+
+@pytest.mark.parametrize(("id_", "changes", "status", "evidence", "remedy"), SERVER)
+def test_server(
+    facts: Facts,
+    by_id: ById,
+    id_: str,
+    changes: dict[str, Any],
+    status: Status,
+    evidence: str,
+    remedy: str,
+) -> None:
+    check = by_id(judge(replace(facts, server=replace(facts.server, **changes))))[id_]
+    assert check.status == status
+    assert evidence in check.evidence
+    assert remedy in (check.remedy or "")
+    assert (check.remedy is None) == (status == "passed")
+
+
+@pytest.mark.parametrize(
+    ("version", "status", "evidence"),
+    [
+        ("0.7.4", "failed", "no iterative scans"),
+        ("0.8.0", "warning", "parallel builds"),
+        ("0.8.1", "warning", "parallel builds"),
+        ("0.8.2", "warning", "vacuum"),
+        ("0.8.3", "warning", "vacuum"),
+        ("0.8.4", "passed", "0.8.4"),
+        ("0.9.0", "passed", "0.9.0"),
+        ("0.10.1", "passed", "0.10.1"),
+        (None, "failed", "not installed"),
+    ],
+)
+def test_pgvector(
+    facts: Facts, by_id: ById, version: str | None, status: Status, evidence: str
+) -> None:
+    extensions = (Extension(name="vector", installed=version, available="0.10.1"),)
+    check = by_id(judge(replace(facts, extensions=extensions)))["pgvector-version"]
+    assert (check.status, evidence in check.evidence) == (status, True)
+
+
+@pytest.mark.parametrize(
+    ("free", "needed", "workers", "status"),
+    [
+        (64, 65, 2, "warning"),
+        (64, 64, 2, "passed"),
+        (64, 1024, 0, "passed"),
+        (None, 64, 2, "not configured"),
+    ],
+)
+def test_shared_memory(
+    facts: Facts, by_id: ById, free: int | None, needed: int, workers: int, status: Status
+) -> None:
+    changed = replace(
+        facts,
+        shared_memory_free=None if free is None else free * MEGABYTE,
+        server=replace(
+            facts.server,
+            maintenance_work_mem=needed * MEGABYTE,
+            maintenance_workers=workers,
+            shared_memory_type="posix",
+        ),
+    )
+    assert by_id(judge(changed))["shared-memory"].status == status
+
+
+def test_shared_buffers_smaller_than_the_vector_indexes(facts: Facts, by_id: ById) -> None:
+    index = Index(name="public.idx", method="hnsw", usable=True, bytes=200 * MEGABYTE)
+    server = replace(facts.server, shared_buffers=128 * MEGABYTE)
+    check = by_id(judge(replace(facts, server=server, indexes=(index,))))["shared-buffers"]
+    assert check.status == "warning"
+    assert "128 MB" in check.evidence
+    assert "200 MB" in check.evidence
+
+
+def test_superfluous_vector_index_is_a_warning(facts: Facts, by_id: ById) -> None:
+    index = Index(name="public.idx_third", method="hnsw", usable=True, bytes=1)
+    check = by_id(judge(replace(facts, indexes=(*facts.indexes, index))))["vector-indexes"]
+    assert check.status == "warning"
+    assert "3 HNSW indexes instead of 2" in check.evidence
+
+
+def test_pooler(facts: Facts, by_id: ById) -> None:
+    check = by_id(judge(replace(facts, pooled=True)))["connection"]
+    assert check.status == "failed"
+    assert "PGRECALL_DIRECT_DSN" in str(check.remedy)
+
+
+def test_uuid_ossp_absent_is_only_a_note(facts: Facts, by_id: ById) -> None:
+    extensions = tuple(item for item in facts.extensions if item.name != "uuid-ossp")
+    check = by_id(judge(replace(facts, extensions=extensions)))["optional-extensions"]
+    assert check.status == "passed"
+    assert "uuid-ossp" in check.evidence
+
+
+def test_supported_versions() -> None:
+    assert supported(150018).status == "failed"
+    assert supported(169999).status == "failed"
+    assert supported(180006).evidence == "PostgreSQL 18.6"
