@@ -8,15 +8,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test check format generate bench clean system-packages
+.PHONY: help setup demo test check format generate bench clean
 
 help: ## Show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-system-packages: ## Install what Debian must provide (only as root; else say what is missing)
-	@tools/system_packages.sh
-
-setup: system-packages $(READY) ## Make the virtual environment with everything in it
+setup: ## Make the virtual environment with everything in it
+	@tools/system_packages.sh python3-venv
+	@$(MAKE) --no-print-directory $(READY)
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -28,6 +27,7 @@ demo: setup ## Play a planning agent with a memory, on a real PostgreSQL started
 	$(BIN)/pgrecall demo
 
 test: setup check ## Run every check and test
+	@tools/system_packages.sh pgbouncer
 	$(BIN)/python -m pytest -p no:cacheprovider
 
 check: setup ## Style, types, and the generated files against their sources
@@ -35,6 +35,7 @@ check: setup ## Style, types, and the generated files against their sources
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python tools/unasync.py --check
+	$(BIN)/python tools/cli_reference.py --check
 
 format: setup ## Format the code
 	$(BIN)/ruff format .
@@ -42,6 +43,7 @@ format: setup ## Format the code
 
 generate: setup ## Make the files that are made from others
 	$(BIN)/python tools/unasync.py
+	$(BIN)/python tools/cli_reference.py
 
 bench: setup ## Measure against the floor, the same SQL on a raw connection
 	$(BIN)/python -m benchmarks.floor

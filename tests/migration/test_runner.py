@@ -18,7 +18,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from pgrecall.engine import binaries
 from pgrecall.errors import MigrationError, OperationRefused, SchemaTooNew, Unavailable
-from pgrecall.migrations import HEAD, REVISIONS, runner
+from pgrecall.migrations import HEAD, REVISIONS, history, runner
 
 VERSIONS = "SELECT version FROM schema_version ORDER BY version"
 INDEX = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('uq_episodes_external_id')"
@@ -71,16 +71,16 @@ def test_revisions_are_those_of_the_scripts() -> None:
 def test_upgrade_then_nothing(dsn: str) -> None:
     lines: list[str] = []
     with psycopg.connect(dsn) as connection:
-        assert runner.current(connection) is None
-        assert runner.pending(connection) == list(REVISIONS)
-        assert runner.dimensions_of(connection) is None
+        assert history.current(connection) is None
+        assert history.pending(connection) == list(REVISIONS)
+        assert history.dimensions_of(connection) is None
     assert runner.upgrade(dsn, dimensions=3, progress=lines.append) == list(REVISIONS)
     assert lines == [f"revision {revision} applied" for revision in REVISIONS]
     assert runner.upgrade(dsn, dimensions=3) == []
     with psycopg.connect(dsn) as connection:
-        assert runner.current(connection) == HEAD
-        assert runner.pending(connection) == []
-        assert runner.dimensions_of(connection) == 3
+        assert history.current(connection) == HEAD
+        assert history.pending(connection) == []
+        assert history.dimensions_of(connection) == 3
     assert values(dsn, VERSIONS) == list(REVISIONS)
 
 
@@ -162,7 +162,7 @@ def test_a_killed_backend_is_completed_by_the_next_run(dsn: str) -> None:
     assert values(dsn, VERSIONS) == ["1.0.0"]
     assert values(dsn, INDEX) == [False]
     with psycopg.connect(dsn) as connection:
-        assert runner.current(connection) == "1.0.0"
+        assert history.current(connection) == "1.0.0"
     assert runner.upgrade(dsn, dimensions=3) == ["1.1.0"]
     assert values(dsn, VERSIONS) == list(REVISIONS)
     assert values(dsn, INDEX) == [True]
@@ -202,7 +202,7 @@ def test_killed_between_revisions(dsn: str) -> None:
         runner.upgrade(dsn, dimensions=3, progress=die)
     # The revision whose report was cut off was not committed, and neither is its row.
     with psycopg.connect(dsn) as connection:
-        assert runner.current(connection) is None
+        assert history.current(connection) is None
         row = connection.execute("SELECT to_regclass('schema_version')").fetchone()
         assert row == (None,)
     assert runner.upgrade(dsn, dimensions=3, target="1.0.0") == ["1.0.0"]

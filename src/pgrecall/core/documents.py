@@ -1,7 +1,9 @@
 """JSON documents and short texts: what PostgreSQL would refuse is refused here, and named.
 
-The way for good values is one ``json.dumps`` and a few checks in C. Only when one of them fails
-does a walk look for the place, so that the error can say ``perception.items[3].when``.
+The way for usual values is one pass of orjson, which refuses most of what must be refused. What
+it refuses, or writes as ``null``, takes the careful way: Python's own encoder, which knows more
+numbers and strings, and on failure a walk that finds the place, so that the error can say
+``perception.items[3].when``.
 """
 
 from __future__ import annotations
@@ -11,18 +13,27 @@ import math
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from enum import Enum
 from typing import Any, Literal, overload
+from uuid import UUID
+
+import orjson
 
 from pgrecall.errors import InvalidInput
 
-MAX_DEPTH = 200
-"""Levels of nesting accepted. json, and what reads a row back, recurse once per level."""
+MAX_DEPTH = 254
+"""Levels of nesting accepted, as many as orjson writes."""
 
 MAX_DIGITS = 4300
 """Digits accepted in an integer: Python refuses to read back longer ones."""
 
 _CONTAINERS = (dict, list, tuple)
 _LONG_NUMBER = re.compile(rf"[0-9]{{{MAX_DIGITS + 1}}}")
+_STRICT = (
+    orjson.OPT_PASSTHROUGH_DATACLASS
+    | orjson.OPT_PASSTHROUGH_DATETIME
+    | orjson.OPT_PASSTHROUGH_SUBCLASS
+)
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 _HINTS = {
@@ -31,7 +42,6 @@ _HINTS = {
     "time": "convert it with .isoformat()",
     "timedelta": "convert it with .total_seconds()",
     "Decimal": "convert it with float() or str()",
-    "UUID": "convert it with str()",
     "bytes": "decode it, or encode it as base64 text",
     "set": "convert it with sorted()",
     "frozenset": "convert it with sorted()",
@@ -43,7 +53,8 @@ def to_json(value: Mapping[str, Any], *, name: str, max_bytes: int) -> str:
     """Serialise a JSON object for a ``jsonb`` parameter.
 
     Args:
-        value: String keys; values None, bool, int, finite float, str, list, tuple or dict.
+        value: String keys; values None, bool, int, finite float, str, list, tuple or dict, and
+            UUID (stored as text) or Enum (its value).
         name: What it is called in error messages, such as ``perception``.
         max_bytes: Largest size of the result, in bytes of UTF-8.
 
@@ -52,7 +63,7 @@ def to_json(value: Mapping[str, Any], *, name: str, max_bytes: int) -> str:
 
     Raises:
         InvalidInput: No object; a key that is no string; a value of a type that JSON lacks, NaN
-            or infinite; a NUL character or a lone surrogate; more than 200 levels; an integer of
+            or infinite; a NUL character or a lone surrogate; more than 254 levels; an integer of
             more than 4,300 digits; more than ``max_bytes``. The message names the place.
     """
     if not isinstance(value, Mapping):
@@ -61,17 +72,36 @@ def to_json(value: Mapping[str, Any], *, name: str, max_bytes: int) -> str:
             hint='pass a dict, such as {"value": ...}',
         )
     document = value if isinstance(value, dict) else dict(value)
-    _check_structure(document, name, max_bytes)
-    try:
-        text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        size = len(text.encode())
-    except (TypeError, ValueError, RecursionError) as error:
-        raise _explain(document, name, str(error)) from error
-    if size > max_bytes:
+    text = _quickly(document)
+    if text is None:
+        text = _carefully(document, name, max_bytes)
+    if (size := len(text.encode())) > max_bytes:
         raise _too_large(name, f"{size:,}", max_bytes)
-    # Escaped backslashes look the same (`\\u0000` is harmless), hence the second look.
+    # Escaped backslashes look the same (`\\\\u0000` is harmless), hence the second look.
     if "\\u0000" in text and (fault := _first_fault(document, name)):
         raise fault
+    return text
+
+
+def _quickly(document: dict[str, Any]) -> str | None:
+    """Serialise a usual document; None for one that needs a closer look.
+
+    orjson writes NaN and infinity as ``null``, so a document with a null is not a usual one.
+    """
+    try:
+        written = orjson.dumps(document, option=_STRICT)
+    except TypeError:
+        return None
+    return None if b"null" in written else written.decode()
+
+
+def _carefully(document: dict[str, Any], name: str, max_bytes: int) -> str:
+    _check_structure(document, name, max_bytes)
+    try:
+        text = _encode(document)
+        text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _explain(document, name, str(error)) from error
     if (
         _digits_unlimited()
         and _LONG_NUMBER.search(text)
@@ -79,6 +109,21 @@ def to_json(value: Mapping[str, Any], *, name: str, max_bytes: int) -> str:
     ):
         raise fault
     return text
+
+
+def _plain(value: object) -> object:
+    """Give the JSON value of what orjson writes as well: a UUID as text, an enumeration's value."""
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, Enum):
+        return value.value
+    raise TypeError(f"{type(value).__name__} is no JSON value")
+
+
+# json.dumps would make an encoder anew for each document.
+_encode = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain
+).encode
 
 
 @overload
@@ -226,8 +271,10 @@ def _first_fault(document: dict[str, Any], name: str) -> InvalidInput | None:
 
 def _value_fault(item: Any) -> tuple[str, str] | None:
     """What is wrong with one value, and what to do."""
-    if item is None or isinstance(item, bool | list | tuple):
+    if item is None or isinstance(item, bool | list | tuple | UUID):
         return None
+    if isinstance(item, Enum):
+        return _value_fault(item.value)
     if isinstance(item, str):
         bad = _bad_character(item)
         return (f"holds {bad}", "remove or replace it") if bad else None

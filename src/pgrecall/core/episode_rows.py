@@ -6,13 +6,14 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, overload
 from uuid import UUID, uuid4
 
 from pgvector import Vector
 
 from pgrecall.core.checks import check_control_mode, check_fraction, check_time, check_uuid
 from pgrecall.core.documents import check_text, to_json
+from pgrecall.core.filters import scope_text
 from pgrecall.core.vectors import to_vector
 from pgrecall.errors import Conflict, InvalidInput
 from pgrecall.models import Episode, NewEpisode, Recalled
@@ -51,35 +52,26 @@ def to_row(new: NewEpisode, *, dimensions: int, max_bytes: int) -> EpisodeRow:
     if not isinstance(new, NewEpisode):
         raise InvalidInput(f"expected a NewEpisode, not {type(new).__name__}")
 
-    def document(name: str) -> str:
-        return to_json(getattr(new, name), name=name, max_bytes=max_bytes)
-
-    def text(name: str, max_length: int) -> str:
-        return check_text(getattr(new, name), name=name, max_length=max_length)
-
-    def optional_text(name: str, max_length: int) -> str | None:
-        return None if getattr(new, name) is None else text(name, max_length)
-
-    def identifier(name: str) -> UUID | None:
-        value = getattr(new, name)
-        return None if value is None else check_uuid(value, name)
-
     return EpisodeRow(
-        episode_id=identifier("episode_id") or uuid4(),
-        project_id=text("project_id", 50),
+        episode_id=uuid4() if new.episode_id is None else check_uuid(new.episode_id, "episode_id"),
+        project_id=check_text(new.project_id, name="project_id", max_length=50),
         timestamp=check_time(new.timestamp, "timestamp"),
-        perception=document("perception"),
-        reasoning=document("reasoning"),
-        action=document("action"),
-        outcome=None if new.outcome is None else document("outcome"),
+        perception=to_json(new.perception, name="perception", max_bytes=max_bytes),
+        reasoning=to_json(new.reasoning, name="reasoning", max_bytes=max_bytes),
+        action=to_json(new.action, name="action", max_bytes=max_bytes),
+        outcome=None
+        if new.outcome is None
+        else to_json(new.outcome, name="outcome", max_bytes=max_bytes),
         outcome_quality=check_fraction(new.outcome_quality, "outcome_quality"),
         embedding=None if new.embedding is None else to_vector(new.embedding, dimensions),
-        agent_version=text("agent_version", 20),
+        agent_version=check_text(new.agent_version, name="agent_version", max_length=20),
         control_mode=check_control_mode(new.control_mode),
-        decision_source=optional_text("decision_source", 50),
-        sprint_id=optional_text("sprint_id", 50),
-        chronicle_note_id=identifier("chronicle_note_id"),
-        external_id=optional_text("external_id", 200),
+        decision_source=scope_text(new.decision_source, "decision_source"),
+        sprint_id=scope_text(new.sprint_id, "sprint_id"),
+        chronicle_note_id=None
+        if new.chronicle_note_id is None
+        else check_uuid(new.chronicle_note_id, "chronicle_note_id"),
+        external_id=scope_text(new.external_id, "external_id", 200),
     )
 
 
@@ -126,6 +118,40 @@ def to_episode(
         external_id=row.external_id,
         embedded=row.embedding is not None,
     )
+
+
+class WrittenEpisodes(Sequence[Episode]):
+    """The episodes of a bulk write in their order, each built when it is looked at.
+
+    Most callers of a bulk write never look, and building one costs as much as checking it.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[EpisodeRow],
+        times: Mapping[UUID, Sequence[Any]],
+        standing: Mapping[UUID, Episode],
+    ) -> None:
+        self._rows = rows
+        self._times = times
+        self._standing = standing
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Episode: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Episode]: ...
+
+    def __getitem__(self, index: int | slice) -> Episode | Sequence[Episode]:
+        if isinstance(index, slice):
+            return WrittenEpisodes(self._rows[index], self._times, self._standing)
+        row = self._rows[index]
+        if row.episode_id in self._times:
+            return to_episode(row, *self._times[row.episode_id])
+        return self._standing[row.episode_id]
 
 
 def match_taken(rows: Sequence[EpisodeRow], taken: Iterable[Episode]) -> dict[UUID, Episode]:

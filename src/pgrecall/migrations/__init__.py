@@ -17,3 +17,6 @@ HEAD: Final[str] = REVISIONS[-1]
 
 VERSION_SCHEMA: Final[str] = "pgrecall"
 """Schema of everything that is not the specification's, ``alembic_version`` included."""
+
+SQL_PACKAGE: Final[str] = "pgrecall.migrations.sql"
+"""Package that holds the statements of the revisions."""

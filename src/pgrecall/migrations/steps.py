@@ -8,9 +8,8 @@ from typing import Any, LiteralString, cast
 import psycopg
 from alembic import op
 
+from pgrecall.migrations import SQL_PACKAGE
 from pgrecall.sql import load
-
-SQL_PACKAGE = "pgrecall.migrations.sql"
 
 
 def statements(file: str, *names: str, dimensions: int) -> list[LiteralString]:

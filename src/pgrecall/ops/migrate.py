@@ -11,7 +11,7 @@ from psycopg.rows import dict_row
 from pgrecall.config import Settings
 from pgrecall.driver import translate
 from pgrecall.errors import OperationRefused
-from pgrecall.migrations import HEAD, runner
+from pgrecall.migrations import HEAD, history
 from pgrecall.ops.embedded import wanted_dimensions
 from pgrecall.ops.provision import DEFAULT_DIMENSIONS, Progress
 from pgrecall.sql import load
@@ -47,6 +47,8 @@ def upgrade(
         MigrationError: A revision failed.
         Unavailable: The server could not be reached.
     """
+    from pgrecall.migrations import runner  # Alembic takes a third of a second to load
+
     _, dimensions = _look(owner_dsn, settings)
     applied = runner.upgrade(owner_dsn, dimensions=dimensions, progress=progress)
     return MigrationReport(applied=tuple(applied), revision=HEAD)
@@ -59,6 +61,8 @@ def script(owner_dsn: str, *, settings: Settings) -> str:
         OperationRefused: The tables were made by hand.
         Unavailable: The server could not be reached.
     """
+    from pgrecall.migrations import runner  # Alembic takes a third of a second to load
+
     revision, dimensions = _look(owner_dsn, settings)
     return runner.script(dimensions, revision)
 
@@ -76,9 +80,9 @@ def _look(owner_dsn: str, settings: Settings) -> tuple[str | None, int]:
         )
         with connection:
             row = connection.execute(load("connection")["describe"]).fetchone()
-            revision = runner.current(connection)
+            revision = history.current(connection)
             if revision is not None:
-                runner.pending(connection)
+                history.pending(connection)
     except psycopg.Error as error:
         raise translate(error) from error
     found = row or {}

@@ -38,7 +38,7 @@ AND (e.timestamp, e.episode_id) < (%(after_time)s, %(after_id)s)
 
 -- name: record
 -- One statement for one episode and for many. Rows whose external_id or episode_id is taken are
--- left alone and not returned.
+-- left alone and not returned. Arrays of one length, unnested side by side, give row by row.
 INSERT INTO public.agent_episodes (
     episode_id, project_id, timestamp, perception, reasoning, action, outcome, outcome_quality,
     outcome_recorded_at, embedding, agent_version, control_mode, decision_source, sprint_id,
@@ -48,15 +48,23 @@ SELECT n.episode_id, n.project_id, coalesce(n.at, now()), n.perception::jsonb, n
        CASE WHEN n.outcome IS NOT NULL OR n.outcome_quality IS NOT NULL THEN now() END,
        n.embedding, n.agent_version, n.control_mode, n.decision_source, n.sprint_id,
        n.chronicle_note_id, n.external_id
-FROM unnest(
-    %(episode_ids)b::uuid[], %(project_ids)b::text[], %(timestamps)b::timestamptz[],
-    %(perceptions)b::text[], %(reasonings)b::text[], %(actions)b::text[], %(outcomes)b::text[],
-    %(qualities)b::float8[], %(embeddings)b::vector[], %(agent_versions)b::text[],
-    %(control_modes)b::text[], %(decision_sources)b::text[], %(sprint_ids)b::text[],
-    %(chronicle_note_ids)b::uuid[], %(external_ids)b::text[]
-) AS n(episode_id, project_id, at, perception, reasoning, action, outcome, outcome_quality,
-       embedding, agent_version, control_mode, decision_source, sprint_id, chronicle_note_id,
-       external_id)
+FROM (
+    SELECT unnest(%(episode_ids)b::uuid[]) AS episode_id,
+           unnest(%(project_ids)b::text[]) AS project_id,
+           unnest(%(timestamps)b::timestamptz[]) AS at,
+           unnest(%(perceptions)b::text[]) AS perception,
+           unnest(%(reasonings)b::text[]) AS reasoning,
+           unnest(%(actions)b::text[]) AS action,
+           unnest(%(outcomes)b::text[]) AS outcome,
+           unnest(%(qualities)b::float8[]) AS outcome_quality,
+           unnest(%(embeddings)b::vector[]) AS embedding,
+           unnest(%(agent_versions)b::text[]) AS agent_version,
+           unnest(%(control_modes)b::text[]) AS control_mode,
+           unnest(%(decision_sources)b::text[]) AS decision_source,
+           unnest(%(sprint_ids)b::text[]) AS sprint_id,
+           unnest(%(chronicle_note_ids)b::uuid[]) AS chronicle_note_id,
+           unnest(%(external_ids)b::text[]) AS external_id
+) AS n
 ON CONFLICT DO NOTHING
 RETURNING episode_id, timestamp, outcome_recorded_at
 

@@ -110,10 +110,12 @@ def test_the_services_follow_when_another_program_takes_the_port(run: Run) -> No
 def test_the_demo_leaves_a_configured_memory_alone(run: Run, home: Path) -> None:
     services = (home / "config" / "pg_service.conf").read_text()
     elsewhere = "postgresql://agent@db.invalid/agent_memory"
-    for _ in range(2):
-        played = run("demo", "--decisions", "3", "--json", PGRECALL_DSN=elsewhere).data
-        assert played["database"] == "pgrecall_demo"
-        assert played["decisions"] == 3
+    played = run("demo", "--decisions", "3", "--json", PGRECALL_DSN=elsewhere).data
+    assert played["database"] == "pgrecall_demo"
+    assert played["decisions"] == 3
+    again = run("demo", "--decisions", "3", PGRECALL_DSN=elsewhere).out
+    assert "3 episodes recorded" in again
+    assert "was not touched" in again
     assert (home / "config" / "pg_service.conf").read_text() == services
 
 

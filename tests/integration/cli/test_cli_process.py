@@ -13,7 +13,10 @@ import time
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+import psycopg
 import pytest
+
+from pgrecall.testing import Database
 
 pytestmark = pytest.mark.usefixtures("configured")
 
@@ -103,7 +106,17 @@ def test_a_reader_that_leaves_is_no_error(configured: object) -> None:
     assert complaints == b""
 
 
-def test_an_interruption_ends_quietly(configured: object) -> None:
+def await_client(database: Database) -> None:
+    """Wait until somebody has the memory open."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND application_name = %s"
+    with psycopg.connect(database.admin_dsn, autocommit=True) as connection:
+        deadline = time.monotonic() + 60
+        while connection.execute(query, [database.name, "pgrecall"]).fetchone() == (0,):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def test_an_interruption_ends_quietly(configured: Database) -> None:
     with subprocess.Popen(
         [*COMMAND, "episodes", "import", "-", "--project", "p"],
         stdin=subprocess.PIPE,
@@ -111,7 +124,8 @@ def test_an_interruption_ends_quietly(configured: object) -> None:
         stderr=subprocess.PIPE,
         env=dict(os.environ),
     ) as process:
-        time.sleep(2.5)  # it waits for lines that never come
+        await_client(configured)
+        time.sleep(0.5)  # it waits for lines that never come
         process.send_signal(signal.SIGINT)
         assert process.stdin is not None
         assert process.stderr is not None

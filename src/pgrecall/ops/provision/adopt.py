@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from pgrecall.migrations import runner
+from pgrecall.migrations import history
 from pgrecall.migrations.steps import execute, statements
 from pgrecall.ops.provision.report import Journal
 from pgrecall.ops.provision.session import Row, Session
@@ -59,7 +59,7 @@ def inspect(session: Session, owner: str) -> SchemaFacts:
     relations = {"table", "view", "function"}
     expected = 5 + 3 + 3
     return SchemaFacts(
-        revision=runner.current(session.connection),
+        revision=history.current(session.connection),
         missing=tuple(f"{row['kind']} {row['name']}" for row in missing),
         in_the_way=tuple(row["what"] for row in session.rows("objects_in_the_way")),
         unlike=tuple(row["what"] for row in session.rows("columns_unlike")),

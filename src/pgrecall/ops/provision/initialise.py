@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pgrecall.config import Settings
-from pgrecall.migrations import HEAD, REVISIONS, runner
+from pgrecall.migrations import HEAD, REVISIONS
 from pgrecall.ops.provision import adopt, credentials, database, roles
 from pgrecall.ops.provision.checks import Facts, Request, as_request, examine, look_at_server
 from pgrecall.ops.provision.credentials import ROLES, service_name
@@ -168,7 +168,7 @@ def _migrate(session: Session, facts: Facts, request: Request, journal: Journal)
         journal.create(
             "revision",
             revision,
-            lambda: runner.adopt(dsn, dimensions=facts.dimensions, role=owner),
+            lambda: _adopt(dsn, facts.dimensions, owner),
             "a schema made by hand is taken over",
         )
     done = 0 if revision is None else REVISIONS.index(revision) + 1
@@ -176,8 +176,8 @@ def _migrate(session: Session, facts: Facts, request: Request, journal: Journal)
         journal.create(
             "revision",
             pending,
-            lambda target=pending: runner.upgrade(  # type: ignore[misc]
-                dsn, dimensions=facts.dimensions, target=target, role=owner
+            lambda target=pending: _upgrade(  # type: ignore[misc]
+                dsn, facts.dimensions, owner, target
             ),
             f"{facts.dimensions} dimensions" if pending == REVISIONS[0] else "",
         )
@@ -186,6 +186,18 @@ def _migrate(session: Session, facts: Facts, request: Request, journal: Journal)
     if schema is not None and schema.has_any:
         adopt.correct_evidence(session, owner, facts.dimensions, journal)
         adopt.note_vector_indexes(session, journal)
+
+
+def _adopt(dsn: str, dimensions: int, owner: str) -> None:
+    from pgrecall.migrations import runner  # Alembic takes a third of a second to load
+
+    runner.adopt(dsn, dimensions=dimensions, role=owner)
+
+
+def _upgrade(dsn: str, dimensions: int, owner: str, target: str) -> None:
+    from pgrecall.migrations import runner  # as above
+
+    runner.upgrade(dsn, dimensions=dimensions, target=target, role=owner)
 
 
 def _write_services(services: Services, settings: Settings, journal: Journal) -> None:

@@ -9,7 +9,7 @@ from psycopg import sql
 
 from pgrecall.config import Settings
 from pgrecall.errors import OperationRefused
-from pgrecall.migrations import runner
+from pgrecall.migrations import history
 from pgrecall.ops.provision import credentials
 from pgrecall.ops.provision.checks import look_at_server
 from pgrecall.ops.provision.credentials import ROLES, role_name, service_name
@@ -89,7 +89,7 @@ def _check(
                 hint="connect to another database, such as postgres",
             )
         with connect(admin_dsn, database) as inside:
-            if runner.current(inside.connection) is None:
+            if history.current(inside.connection) is None:
                 raise OperationRefused(
                     f"{database!r} was not provisioned by pgrecall, so it is left alone",
                     hint="check the name; DROP DATABASE does it regardless",
