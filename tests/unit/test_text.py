@@ -221,3 +221,9 @@ def test_shares_are_fair() -> None:
     assert fair_shares([100, 100], [4, 4], 90, [2.0, 1.0]) == [60, 30]
     assert fair_shares([100, 9], [14, 6], 20) == [14, 6]
     assert fair_shares([100, 9], [50, 6], 20) == [0, 9]
+
+
+def test_nothing_is_cut_while_there_is_room() -> None:
+    situation = "an ordinary sprint, nothing special"
+    text = render_episode({"situation": situation, "team": "x", "b": 1, "c": [1, 2]}, {}, {})
+    assert situation in text

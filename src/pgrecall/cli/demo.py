@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 def demo(
     decisions: Annotated[
         int, typer.Option(metavar="N", min=1, help="How many sprints the agent plans.")
-    ] = 120,
+    ] = 300,
     seed: Annotated[int, typer.Option(metavar="S", help="Another world, with other luck.")] = 7,
     as_json: JsonFlag = None,
 ) -> None:

@@ -173,4 +173,10 @@ def fair_shares(
         waiting = [i for i in waiting if i not in settled]
     for i, limit in limits().items():
         shares[i] = int(limit)
+    # What nobody needed goes to those who were held to their least, most important first.
+    left = budget - sum(shares)
+    for i, share in enumerate(shares):
+        more = min(left, costs[i] - share) if share else 0
+        shares[i] += more
+        left -= more
     return shares

@@ -146,7 +146,7 @@ class DemoResult:
 def play(
     memory: HasEpisodes,
     *,
-    decisions: int = 120,
+    decisions: int = 300,
     seed: int = 7,
     on_step: Callable[[Step], None] | None = None,
     project_id: str | None = None,
