@@ -65,6 +65,9 @@ class Settings(BaseSettings):
         10.0, gt=0, description="Seconds to wait for a connection before giving up."
     )
     metrics: bool = Field(True, description="Record each operation in agent_memory_metrics.")
+    metrics_keep_days: float = Field(
+        30.0, ge=0, description="Days that metrics are kept; clients delete older ones. 0: forever."
+    )
     max_document_bytes: int = Field(
         1_048_576, gt=0, description="Largest JSON document accepted, in bytes."
     )

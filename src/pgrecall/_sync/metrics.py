@@ -26,6 +26,8 @@ from pgrecall.sql import statement
 FLUSH_SECONDS = 5.0
 FLUSH_ROWS = 500
 KEPT_ROWS = 20_000
+PRUNE_SECONDS = 3600.0
+PRUNE_ROWS = 10_000
 
 logger = logging.getLogger("pgrecall")
 
@@ -90,12 +92,13 @@ class MetricStore:
         self._enabled = enabled
         self._waiting: deque[Measurement] = deque()
         self._periodic: Periodic | None = None
+        self._next_prune = 0.0
         self.lost = 0
 
     def start(self) -> None:
         """Begin writing in the background."""
         if self._enabled:
-            self._periodic = Periodic(self.flush, FLUSH_SECONDS)
+            self._periodic = Periodic(self._keep_house, FLUSH_SECONDS)
             self._periodic.start()
 
     def stop(self) -> None:
@@ -211,11 +214,26 @@ class MetricStore:
         if kept is None:
             raise InvalidInput("keep is None", hint="say for how long metrics are kept")
         filters, parameters = _filters(None, project_id, None, None, None)
-        return self._database.execute(
-            statement("metrics", "prune", filters),
-            {**parameters, "before": datetime.now(UTC) - kept},
-            connection=connection,
-        )
+        parameters |= {"before": datetime.now(UTC) - kept, "limit": PRUNE_ROWS}
+        deleted, batch = 0, PRUNE_ROWS
+        while batch == PRUNE_ROWS:
+            batch = self._database.execute(
+                statement("metrics", "prune", filters), parameters, connection=connection
+            )
+            deleted += batch
+        return deleted
+
+    def _keep_house(self) -> None:
+        """Write what waits, and once an hour delete what is too old."""
+        self.flush()
+        keep_days = self._database.settings.metrics_keep_days
+        if not keep_days or time.monotonic() < self._next_prune:
+            return
+        self._next_prune = time.monotonic() + PRUNE_SECONDS
+        try:
+            self.prune(keep=timedelta(days=keep_days))
+        except PgrecallError as error:
+            logger.warning("metrics older than %g days could not be deleted: %s", keep_days, error)
 
 
 def _filters(

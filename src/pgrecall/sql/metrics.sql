@@ -52,5 +52,10 @@ GROUP BY m.operation_type
 ORDER BY m.operation_type
 
 -- name: prune
-DELETE FROM public.agent_memory_metrics AS m
-WHERE m.timestamp < %(before)s /* filters */
+-- A batch at a time, so that no transaction is long.
+DELETE FROM public.agent_memory_metrics AS d
+WHERE d.metric_id IN (
+    SELECT m.metric_id FROM public.agent_memory_metrics AS m
+    WHERE m.timestamp < %(before)s /* filters */
+    ORDER BY m.timestamp
+    LIMIT %(limit)s)

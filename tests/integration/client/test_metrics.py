@@ -12,7 +12,7 @@ import pytest
 from pgrecall import Memory, errors
 from pgrecall._sync import metrics as metrics_module
 from pgrecall.config import load_settings
-from pgrecall.testing import Database
+from pgrecall.testing import Database, HashEmbedder
 
 
 def test_every_operation_is_measured(memory: Memory, make_episode: Any) -> None:
@@ -111,6 +111,24 @@ def test_retention(memory: Memory, admin: psycopg.Connection[Any]) -> None:
     assert [row.operation_type for row in memory.metrics.list()] == ["new"]
     with pytest.raises(errors.InvalidInput, match="keep is"):
         memory.metrics.prune(keep=0)
+
+
+def test_old_metrics_go_by_themselves(
+    pgrecall_database: Database, monkeypatch: pytest.MonkeyPatch, admin: psycopg.Connection[Any]
+) -> None:
+    monkeypatch.setattr(metrics_module, "FLUSH_SECONDS", 0.1)
+    monkeypatch.setattr(metrics_module, "PRUNE_ROWS", 2)
+    admin.execute(
+        "INSERT INTO agent_memory_metrics (operation_type, timestamp) "
+        "SELECT 'old', now() - interval '8 days' FROM generate_series(1, 5) "
+        "UNION ALL SELECT 'new', now()"
+    )
+    settings = load_settings(config_dir=pgrecall_database.settings.config_dir, metrics_keep_days=7)
+    with Memory.open(pgrecall_database.dsn, embedder=HashEmbedder(), settings=settings):
+        deadline = time.monotonic() + 10
+        while admin.execute("SELECT count(*) FROM agent_memory_metrics").fetchone() != (1,):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 def test_rows_of_other_clients_count_in_the_summary(
