@@ -365,8 +365,8 @@ def test_known_lines_can_be_found_by_index(admin: psycopg.Connection[Any]) -> No
         "outcomes": ["{}"] * 256,
         "qualities": [0.5] * 256,
     }
-    for name in ("standing", "fill_outcomes"):
-        rows = admin.execute("EXPLAIN " + statement("transfer", name), parameters)
+    for topic, name in (("episodes", "taken"), ("transfer", "fill_outcomes")):
+        rows = admin.execute("EXPLAIN " + statement(topic, name), parameters)
         plan = "\n".join(row[0] for row in rows)
         assert "Index Scan" in plan
         assert "Seq Scan" not in plan, plan

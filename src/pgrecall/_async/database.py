@@ -17,10 +17,10 @@ from psycopg_pool import AsyncConnectionPool
 
 from pgrecall._async.runtime import check_alive
 from pgrecall.config import Settings
-from pgrecall.driver import translate
+from pgrecall.driver import translate, translate_connect
 from pgrecall.driver.facts import Facts, check_schema, missing_settings
 from pgrecall.driver.settings import RECALL_SETTINGS
-from pgrecall.errors import InvalidInput, SchemaMissing
+from pgrecall.errors import ConfigurationError, InvalidInput, SchemaMissing
 from pgrecall.sql import load
 
 Row = TypeVar("Row")
@@ -75,7 +75,7 @@ class AsyncDatabase:
             await self._pool.open(wait=True, timeout=self.settings.connect_timeout)
         except psycopg.Error as error:
             await self._pool.close()
-            raise translate(error) from error
+            raise translate_connect(error) from error
 
     async def _configure(self, connection: AsyncConnection[Any]) -> None:
         register_vector_info(connection, self.facts.vector)
@@ -105,7 +105,7 @@ class AsyncDatabase:
             connection.info.transaction_status == TransactionStatus.IDLE
         ):
             # Opens the caller's transaction, so that what follows is a savepoint inside it.
-            await connection.execute("SELECT")
+            await connection.execute(load("connection")["open_transaction"])
         async with connection.transaction():
             yield connection
 
@@ -243,7 +243,8 @@ async def _explore(dsn: str, settings: Settings) -> Facts:
             row_factory=dict_row,
         )
     except psycopg.Error as error:
-        raise translate(error) from error
+        ours = translate_connect(error)
+        raise ours from (None if isinstance(ours, ConfigurationError) else error)
     try:
         async with connection:
             description = await _one(connection, statements["describe"])

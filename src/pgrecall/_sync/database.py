@@ -18,10 +18,10 @@ from psycopg_pool import ConnectionPool
 
 from pgrecall._sync.runtime import check_alive
 from pgrecall.config import Settings
-from pgrecall.driver import translate
+from pgrecall.driver import translate, translate_connect
 from pgrecall.driver.facts import Facts, check_schema, missing_settings
 from pgrecall.driver.settings import RECALL_SETTINGS
-from pgrecall.errors import InvalidInput, SchemaMissing
+from pgrecall.errors import ConfigurationError, InvalidInput, SchemaMissing
 from pgrecall.sql import load
 
 Row = TypeVar("Row")
@@ -76,7 +76,7 @@ class Database:
             self._pool.open(wait=True, timeout=self.settings.connect_timeout)
         except psycopg.Error as error:
             self._pool.close()
-            raise translate(error) from error
+            raise translate_connect(error) from error
 
     def _configure(self, connection: Connection[Any]) -> None:
         register_vector_info(connection, self.facts.vector)
@@ -106,7 +106,7 @@ class Database:
             connection.info.transaction_status == TransactionStatus.IDLE
         ):
             # Opens the caller's transaction, so that what follows is a savepoint inside it.
-            connection.execute("SELECT")
+            connection.execute(load("connection")["open_transaction"])
         with connection.transaction():
             yield connection
 
@@ -244,7 +244,8 @@ def _explore(dsn: str, settings: Settings) -> Facts:
             row_factory=dict_row,
         )
     except psycopg.Error as error:
-        raise translate(error) from error
+        ours = translate_connect(error)
+        raise ours from (None if isinstance(ours, ConfigurationError) else error)
     try:
         with connection:
             description = _one(connection, statements["describe"])

@@ -1,5 +1,6 @@
-"""What every part that talks to PostgreSQL shares: its failures in our terms."""
+"""What every part that talks to PostgreSQL shares: connecting, and its failures in our terms."""
 
-from pgrecall.driver.failures import translate
+from pgrecall.driver.connecting import Row, Statements, connect
+from pgrecall.driver.failures import translate, translate_connect
 
-__all__ = ["translate"]
+__all__ = ["Row", "Statements", "connect", "translate", "translate_connect"]

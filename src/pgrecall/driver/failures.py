@@ -7,6 +7,7 @@ from psycopg import errors as pg
 from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
 
 from pgrecall.errors import (
+    ConfigurationError,
     Conflict,
     ConnectionLost,
     DatabaseError,
@@ -57,6 +58,25 @@ def translate(error: Exception, *, writing: bool = False, sent: bool = True) -> 
     if state is not None and (found := _by_state(error, state, text)) is not None:
         return found
     return DatabaseError(f"PostgreSQL refused the statement: {text}", sqlstate=state)
+
+
+def translate_connect(error: psycopg.Error) -> PgrecallError:
+    """Return our error for a connection that could not be opened.
+
+    Args:
+        error: What psycopg raised. Raise ours ``from None`` if the string itself was wrong, since
+            the driver may quote it, password included.
+    """
+    if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:
+        return ConfigurationError(
+            "the connection string cannot be read",
+            hint="give a URL (postgresql://user@host/database) or key=value pairs",
+        )
+    return Unavailable(
+        f"the server could not be reached: {str(error).strip()}",
+        hint="check the connection string, that the server runs, and that it lets this role in",
+        sqlstate=error.sqlstate,
+    )
 
 
 def _first_line(error: psycopg.Error) -> str:

@@ -20,8 +20,10 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext, MigrationInfo
 from alembic.script import ScriptDirectory
 from psycopg import sql
+from psycopg.rows import tuple_row
 
-from pgrecall.errors import MigrationError, OperationRefused, Unavailable
+from pgrecall.driver import connect
+from pgrecall.errors import MigrationError, OperationRefused
 from pgrecall.migrations import HEAD, REVISIONS, SQL_PACKAGE, VERSION_SCHEMA
 from pgrecall.migrations.history import current, pending
 from pgrecall.migrations.steps import execute, statements
@@ -164,19 +166,11 @@ def _session(dsn: str, role: str | None, progress: Progress) -> Iterator[sqlalch
 
 
 def _connect(dsn: str) -> psycopg.Connection[Any]:
-    try:
-        return psycopg.connect(dsn, application_name="pgrecall migrate")
-    except psycopg.OperationalError as error:
-        raise Unavailable(
-            f"the server could not be reached: {str(error).strip()}",
-            hint="check the connection string, and that the server accepts connections",
-        ) from error
-    except psycopg.ProgrammingError:
-        # What libpq says quotes the string, which may hold a password.
-        raise OperationRefused(
-            "the connection string cannot be read",
-            hint="give a URL (postgresql://user@host/db) or key=value pairs",
-        ) from None
+    connection = connect(dsn, purpose="migrate")
+    # SQLAlchemy takes it from here and expects it as psycopg makes it.
+    connection.autocommit = False
+    connection.row_factory = tuple_row  # type: ignore[assignment]
+    return connection
 
 
 def _driver(connection: sqlalchemy.Connection) -> psycopg.Connection[Any]:

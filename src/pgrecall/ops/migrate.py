@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import psycopg
-from psycopg.rows import dict_row
 
 from pgrecall.config import Settings
-from pgrecall.driver import translate
+from pgrecall.driver import connect, translate
 from pgrecall.errors import OperationRefused
 from pgrecall.migrations import HEAD, history
 from pgrecall.ops.embedded import wanted_dimensions
@@ -70,15 +68,7 @@ def script(owner_dsn: str, *, settings: Settings) -> str:
 def _look(owner_dsn: str, settings: Settings) -> tuple[str | None, int]:
     """Return the database's revision, and its dimensions or those that it should get."""
     try:
-        connection: psycopg.Connection[dict[str, Any]] = psycopg.connect(
-            owner_dsn,
-            autocommit=True,
-            connect_timeout=max(2, round(settings.connect_timeout)),
-            row_factory=dict_row,
-            prepare_threshold=None,
-            application_name="pgrecall migrate",
-        )
-        with connection:
+        with connect(owner_dsn, purpose="migrate") as connection:
             row = connection.execute(load("connection")["describe"]).fetchone()
             revision = history.current(connection)
             if revision is not None:

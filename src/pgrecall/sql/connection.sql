@@ -22,3 +22,7 @@ WHERE s.name = ANY (%(names)s::text[]) AND '[1]'::vector IS NOT NULL
 -- name: local_settings
 SELECT set_config(s.name, s.value, true)
 FROM unnest(%(names)s::text[], %(values)s::text[]) AS s(name, value)
+
+-- name: open_transaction
+-- Does nothing; a driver that opens transactions by itself opens one for it.
+SELECT

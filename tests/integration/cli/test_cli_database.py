@@ -89,7 +89,7 @@ def test_from_nothing_to_a_verified_database_and_back(
 def test_init_refuses_before_it_creates_anything(run: Run, fresh: str, admin_dsn: str) -> None:
     refused = run("init", "--database", fresh, "--dimensions", "99999", code=2)
     assert "99999" in refused.err
-    assert run("init", "--dsn", "not a dsn", "--database", fresh, code=1).err.startswith("error:")
+    assert run("init", "--dsn", "not a dsn", "--database", fresh, code=2).err.startswith("error:")
     nobody = run("init", "--dsn", "host=127.0.0.1 port=1", "--database", fresh, code=1)
     assert "hint:" in nobody.err
     with psycopg.connect(admin_dsn) as connection:

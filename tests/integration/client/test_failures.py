@@ -299,3 +299,11 @@ def test_secrets_stay_out_of_errors_and_reprs(pgrecall_database: Database) -> No
     ) as memory:
         assert password not in repr(vars(memory))
         assert "hunter2" not in repr(memory._database.settings)
+
+
+@pytest.mark.parametrize("dsn", ["just words", "postgresql://u:hunter2@h/db?colour=red"])
+def test_a_connection_string_that_cannot_be_read(dsn: str) -> None:
+    with pytest.raises(errors.ConfigurationError, match="cannot be read") as caught:
+        Memory.open(dsn)
+    assert caught.value.__cause__ is None
+    assert "hunter2" not in str(caught.value)

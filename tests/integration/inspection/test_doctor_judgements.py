@@ -37,7 +37,7 @@ SERVER: list[tuple[str, dict[str, Any], Status, str, str]] = [
     ("server-version", {"version_number": 160009}, "failed", "PostgreSQL 16.9", "newer server"),
     ("server-version", {"version_number": 170000}, "passed", "PostgreSQL 17.0", ""),
     ("recovery", {"in_recovery": True}, "warning", "standby", "pg_promote"),
-    ("connections", {"connections": 4}, "warning", "up to 8", "pgrecall pooler"),
+    ("connections", {"connections": 4}, "warning", "up to 8", "put a pooler"),
     (
         "connections",
         {"connections": 100, "connections_used": 90},

@@ -14,7 +14,13 @@ from typing import Any
 import pytest
 
 from pgrecall.config import Settings
-from pgrecall.errors import InvalidInput, OperationRefused, PgrecallError, Unavailable
+from pgrecall.errors import (
+    ConfigurationError,
+    InvalidInput,
+    OperationRefused,
+    PgrecallError,
+    Unavailable,
+)
 from pgrecall.migrations import runner
 from pgrecall.ops.provision import init
 from pgrecall.ops.provision.checks import check_version, parse_version
@@ -125,7 +131,7 @@ def test_an_unreadable_connection_string(settings: Settings, text: str) -> None:
         lambda: init(text, settings=settings),
         lambda: runner.upgrade(text, dimensions=3),
     ):
-        with pytest.raises(OperationRefused, match="cannot be read") as refusal:
+        with pytest.raises(ConfigurationError, match="cannot be read") as refusal:
             attempt()
         assert "unspoken" not in str(refusal.value)
         assert refusal.value.__suppress_context__

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, LiteralString, TypeVar
 
 import psycopg
-from psycopg.rows import class_row, dict_row
+from psycopg.rows import class_row
 
-from pgrecall.driver.failures import translate
-from pgrecall.errors import Unavailable
+from pgrecall import driver
 from pgrecall.sql import load
 
 _QUERIES: Mapping[str, LiteralString] = load("doctor")
@@ -174,25 +173,13 @@ def connect(dsn: str) -> Iterator[psycopg.Connection[Any]]:
         Unavailable: The server could not be reached.
         DatabaseError: A query was refused, or the connection broke.
     """
-    try:
-        connection = psycopg.connect(
-            dsn,
-            autocommit=True,
-            row_factory=dict_row,
-            prepare_threshold=None,
-            application_name="pgrecall doctor",
-        )
-    except psycopg.Error as error:
-        raise Unavailable(
-            f"no connection to the database: {str(error).strip()}",
-            hint="check the connection string, and that the server runs",
-        ) from error
+    connection = driver.connect(dsn, purpose="doctor")
     try:
         with connection, connection.transaction(force_rollback=True):
             connection.execute(_QUERIES["session"])
             yield connection
     except psycopg.Error as error:
-        raise translate(error) from error
+        raise driver.translate(error) from error
 
 
 def gather(

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
+from pgrecall.driver import Row
 from pgrecall.migrations import history
 from pgrecall.migrations.steps import execute, statements
 from pgrecall.ops.provision.report import Journal
-from pgrecall.ops.provision.session import Row, Session
+from pgrecall.ops.provision.session import Session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 import psycopg
 from psycopg import sql
 
+from pgrecall.driver import Row
 from pgrecall.errors import InvalidInput, OperationRefused
 from pgrecall.migrations import HEAD, REVISIONS
 from pgrecall.ops.provision.adopt import SchemaFacts, inspect
 from pgrecall.ops.provision.credentials import ROLES, role_name
-from pgrecall.ops.provision.session import Row, Session, connect
+from pgrecall.ops.provision.session import Session, connect
 
 DEFAULT_DIMENSIONS = 1536
 MAX_DIMENSIONS = 2000

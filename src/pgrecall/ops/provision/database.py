@@ -8,10 +8,11 @@ from functools import partial
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from pgrecall.driver import Row
 from pgrecall.migrations import REVISIONS
 from pgrecall.ops.provision.checks import Facts, Request
 from pgrecall.ops.provision.report import Journal
-from pgrecall.ops.provision.session import Row, Session
+from pgrecall.ops.provision.session import Session
 
 
 def create_database(admin: Session, facts: Facts, request: Request, journal: Journal) -> None:

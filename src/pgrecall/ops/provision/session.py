@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, LiteralString
+from typing import LiteralString
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
-from psycopg.rows import dict_row
 
+from pgrecall.driver import Statements
+from pgrecall.driver import connect as open_connection
 from pgrecall.errors import (
     DatabaseError,
     OperationRefused,
@@ -28,32 +27,15 @@ QUERIES = load("provision")
 _LOCK_WAIT_SECONDS = 600.0
 _LOCK_POLL_SECONDS = 0.2
 
-Row = dict[str, Any]
 
-
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(Statements):
     """One connection without open transactions, with statements from ``provision.sql``."""
 
-    connection: psycopg.Connection[Row]
-
-    def rows(self, name: str, params: Mapping[str, object] | None = None) -> list[Row]:
-        """Return all rows of a query."""
-        return self.connection.execute(QUERIES[name], params).fetchall()
-
-    def one(self, name: str, params: Mapping[str, object] | None = None) -> Row:
-        """Return the only row of a query."""
-        (row,) = self.rows(name, params)
-        return row
-
-    def value(self, name: str, params: Mapping[str, object] | None = None) -> Any:
-        """Return the only value of a query."""
-        (value,) = self.one(name, params).values()
-        return value
+    __slots__ = ()
 
     def run(self, name: str, /, **parts: sql.Composable) -> None:
         """Run a statement, filling its braces with quoted identifiers and literals."""
-        self.connection.execute(sql.SQL(QUERIES[name]).format(**parts))
+        self.connection.execute(sql.SQL(self.texts[name]).format(**parts))
 
     def run_text(self, statement: LiteralString) -> None:
         """Run a statement that PostgreSQL composed."""
@@ -76,28 +58,13 @@ def connect(dsn: str, database: str | None = None) -> Iterator[Session]:
     """Connect as the administrator, to ``database`` or to the one that ``dsn`` names.
 
     Raises:
+        ConfigurationError: The connection string cannot be read.
         Unavailable: The server could not be reached.
         PermissionDenied: The administrator lacks a right.
         DatabaseError: PostgreSQL refused a statement.
     """
-    try:
-        target = make_conninfo(dsn, dbname=database) if database is not None else dsn
-        connection = psycopg.connect(
-            target, autocommit=True, row_factory=dict_row, application_name="pgrecall init"
-        )
-    except psycopg.OperationalError as error:
-        raise Unavailable(
-            f"the server could not be reached: {str(error).strip()}",
-            hint="check the connection string, and that the server accepts connections",
-        ) from error
-    except psycopg.ProgrammingError:
-        # What libpq says quotes the string, which may hold a password.
-        raise OperationRefused(
-            "the connection string cannot be read",
-            hint="give a URL (postgresql://user@host/db) or key=value pairs",
-        ) from None
-    with connection, _explained():
-        yield Session(connection)
+    with open_connection(dsn, purpose="init", database=database) as connection, _explained():
+        yield Session(connection, QUERIES)
 
 
 def take_lock(session: Session, database: str) -> None:

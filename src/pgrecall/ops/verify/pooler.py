@@ -7,10 +7,11 @@ import time
 from contextlib import ExitStack
 
 import psycopg
-from psycopg.rows import dict_row
 
+from pgrecall.driver import Row, connect
+from pgrecall.errors import PgrecallError
 from pgrecall.ops.checks import Seen
-from pgrecall.ops.verify.session import QUERIES, Row, Session, describe
+from pgrecall.ops.verify.session import QUERIES, Session, describe
 
 _CLIENTS = 4
 _RUNS = 10
@@ -27,25 +28,14 @@ def pooler(session: Session, dsn: str | None) -> Seen:
     direct = session.one("identity")
     try:
         with ExitStack() as stack:
-            clients = [stack.enter_context(_connect(dsn)) for _ in range(_CLIENTS)]
+            clients = [stack.enter_context(connect(dsn, purpose="verify")) for _ in range(_CLIENTS)]
             return _judge(direct, clients)
-    except psycopg.Error as error:
+    except (psycopg.Error, PgrecallError) as error:
         return Seen(
             "failed",
-            describe(error),
+            describe(error) if isinstance(error, psycopg.Error) else error.message,
             "check that the pooler runs, listens there, and knows the database and the role",
         )
-
-
-def _connect(dsn: str) -> psycopg.Connection[Row]:
-    return psycopg.connect(
-        dsn,
-        autocommit=True,
-        row_factory=dict_row,
-        # Prepared statements do not survive older poolers.
-        prepare_threshold=None,
-        application_name="pgrecall verify",
-    )
 
 
 def _judge(direct: Row, clients: list[psycopg.Connection[Row]]) -> Seen:

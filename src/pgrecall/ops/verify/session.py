@@ -9,39 +9,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, LiteralString, TypeAlias
+from typing import LiteralString
 
 import psycopg
-from psycopg.rows import dict_row
 
-from pgrecall.driver.failures import translate
-from pgrecall.errors import Unavailable
+from pgrecall.driver import Statements, connect, translate
 from pgrecall.ops.checks import Check, Seen
 from pgrecall.sql import load
 
-Row: TypeAlias = dict[str, Any]
 QUERIES: Mapping[str, LiteralString] = load("verify")
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(Statements):
     """An open transaction that will be rolled back, with the statements of ``verify.sql``."""
 
-    connection: psycopg.Connection[Row]
-
-    def rows(self, name: str, params: Mapping[str, object] | None = None) -> list[Row]:
-        """Return all rows of a query."""
-        return self.connection.execute(QUERIES[name], params).fetchall()
-
-    def one(self, name: str, params: Mapping[str, object] | None = None) -> Row:
-        """Return the only row of a query."""
-        (row,) = self.rows(name, params)
-        return row
+    __slots__ = ()
 
     def run(self, name: str, params: Mapping[str, object] | None = None) -> None:
         """Run a statement for its effect."""
-        self.connection.execute(QUERIES[name], params)
+        self.connection.execute(self.texts[name], params)
 
     def run_text(self, statement: str) -> None:
         """Run a statement that was made from one of the database's own definitions."""
@@ -66,25 +52,14 @@ def open_session(dsn: str) -> Iterator[Session]:
     """Connect, and give a transaction that is rolled back at the end.
 
     Raises:
+        ConfigurationError: The connection string cannot be read.
         Unavailable: The server could not be reached.
         DatabaseError: The connection broke on the way.
     """
-    try:
-        connection: psycopg.Connection[Row] = psycopg.connect(
-            dsn,
-            autocommit=True,
-            row_factory=dict_row,
-            prepare_threshold=None,
-            application_name="pgrecall verify",
-        )
-    except psycopg.Error as error:
-        raise Unavailable(
-            f"no connection to the database: {str(error).strip()}",
-            hint="check the connection string of the owner, and that the server runs",
-        ) from error
+    connection = connect(dsn, purpose="verify")
     try:
         with connection, connection.transaction(force_rollback=True):
-            session = Session(connection)
+            session = Session(connection, QUERIES)
             session.run("session")
             yield session
     except psycopg.Error as error:
