@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
+from pgrecall.sql import load
+
 Status: TypeAlias = Literal["passed", "failed", "not configured", "warning"]
 
 
@@ -49,3 +51,14 @@ class Seen:
 def exit_code(checks: Iterable[Check]) -> int:
     """Return the process exit code: 1 if any check failed, else 0."""
     return int(any(check.status == "failed" for check in checks))
+
+
+def build_vector_index(index: str) -> str:
+    """Return the statement that builds one of the two vector indexes, in one line.
+
+    Args:
+        index: ``idx_episodes_embedding`` or ``idx_knowledge_embedding``.
+    """
+    table = index.removesuffix("_embedding").replace("idx_", "agent_")
+    text = load("remedies")["build_vector_index"].format(index=index, table=table)
+    return " ".join(text.split())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pgrecall.migrations import HEAD, REVISIONS
-from pgrecall.ops.checks import Seen, Status
+from pgrecall.ops.checks import Seen, Status, build_vector_index
 from pgrecall.ops.doctor.facts import Facts
 
 VECTOR_INDEXES = ("public.idx_episodes_embedding", "public.idx_knowledge_embedding")
@@ -73,7 +73,7 @@ def vector_indexes(facts: Facts) -> Seen:
     remedies: list[str] = []
     if missing:
         faults.append(f"missing: {', '.join(missing)}")
-        remedies += [_create(name) for name in missing]
+        remedies += [build_vector_index(name.removeprefix("public.")) for name in missing]
     if invalid:
         faults.append(f"invalid: {', '.join(invalid)}")
         remedies += [f"REINDEX INDEX CONCURRENTLY {name}" for name in invalid]
@@ -86,15 +86,6 @@ def vector_indexes(facts: Facts) -> Seen:
         status: Status = "failed" if missing or invalid else "warning"
         return Seen(status, "; ".join(faults), "; ".join(remedies))
     return Seen("passed", f"{' and '.join(VECTOR_INDEXES)}, valid")
-
-
-def _create(name: str) -> str:
-    index = name.removeprefix("public.")
-    table = "agent_episodes" if "episodes" in index else "agent_knowledge"
-    return (
-        f"CREATE INDEX CONCURRENTLY {index} ON public.{table} USING hnsw (embedding "
-        "vector_cosine_ops) WITH (m = 16, ef_construction = 64)"
-    )
 
 
 def dimensions(facts: Facts) -> Seen:

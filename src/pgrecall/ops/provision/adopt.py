@@ -13,6 +13,7 @@ from psycopg import sql
 from pgrecall.driver import Row
 from pgrecall.migrations import history
 from pgrecall.migrations.steps import execute, statements
+from pgrecall.ops.checks import build_vector_index
 from pgrecall.ops.provision.report import Journal
 from pgrecall.ops.provision.session import Session
 
@@ -135,11 +136,10 @@ def note_vector_indexes(session: Session, journal: Journal) -> None:
     for row in session.rows("vector_indexes"):
         if row["valid"]:
             continue
-        name, table = row["name"], row["name"].removeprefix("idx_").removesuffix("_embedding")
+        name = row["name"]
         state = "is missing" if row["valid"] is None else "is invalid (a build was cut short)"
         drop = "" if row["valid"] is None else f"DROP INDEX {name}; "
         journal.notes.append(
             f"index {name} {state}, so recalls scan the whole table; run as the owner: {drop}"
-            f"CREATE INDEX CONCURRENTLY {name} ON agent_{table} USING hnsw "
-            "(embedding vector_cosine_ops) WITH (m = 16, ef_construction = 64)"
+            + build_vector_index(name)
         )
