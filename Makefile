@@ -36,6 +36,7 @@ check: setup ## Style, types, and the generated files against their sources
 	$(BIN)/mypy
 	$(BIN)/python tools/unasync.py --check
 	$(BIN)/python tools/cli_reference.py --check
+	$(BIN)/python tools/python_reference.py --check
 
 format: setup ## Format the code
 	$(BIN)/ruff format .
@@ -44,6 +45,7 @@ format: setup ## Format the code
 generate: setup ## Make the files that are made from others
 	$(BIN)/python tools/unasync.py
 	$(BIN)/python tools/cli_reference.py
+	$(BIN)/python tools/python_reference.py
 
 bench: setup ## Measure against the floor, the same SQL on a raw connection
 	$(BIN)/python -m benchmarks.floor

@@ -65,7 +65,7 @@ class Episode:
 class NewEpisode:
     """An episode to be recorded; what ``prepare`` returns and ``record_many`` takes.
 
-    ``embedding`` is the vector, or None to store the episode without one.
+    ``embedding`` is the vector; without one, recording makes it unless told ``embed="later"``.
     """
 
     project_id: str

@@ -243,7 +243,7 @@ def test_a_page_hides_nothing(page: Path) -> None:
 
 def test_a_block_that_fails_names_its_line() -> None:
     page = ROOT / "page.md"
-    with pytest.raises(AssertionError, match=r"page\.md:3 gave exit code 1\n\nline 4"):
+    with pytest.raises(AssertionError, match=r"page\.md:3 gave exit code 1\s+line 4"):
         run_console(Block(page, 3, "console", "$ true\n$ false\n$ true", ""))
     with pytest.raises(ZeroDivisionError) as caught:
         run_python(Block(page, 3, "python", "a = 1\na / 0", ""), {})

@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager
 from typing import Any, LiteralString, cast
 
 import psycopg
-from alembic import op
 
 from pgrecall.migrations import SQL_PACKAGE
 from pgrecall.sql import load
@@ -32,6 +31,8 @@ def run(file: str, *names: str) -> None:
         file: File name without its ending.
         names: The statements to run, in this order; all of the file when none is given.
     """
+    from alembic import op  # Alembic takes a third of a second to load
+
     context = op.get_context()
     config = context.config
     if config is None:
@@ -47,4 +48,6 @@ def run(file: str, *names: str) -> None:
 
 def outside_transaction() -> AbstractContextManager[None]:
     """Commit what the revision has done, and run what follows without a transaction."""
+    from alembic import op  # as above
+
     return op.get_context().autocommit_block()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pgrecall.driver.settings import RECALL_SETTINGS
 from pgrecall.ops.checks import Seen
 from pgrecall.ops.doctor.facts import Facts, Role
 
-WANTED_SETTINGS = ("hnsw.iterative_scan", "hnsw.ef_search", "plan_cache_mode")
+WANTED_SETTINGS = tuple(RECALL_SETTINGS)
 _STRONG = "scram-sha-256"
 _CARRIERS = ("owner", "app", "readonly")
 
@@ -91,7 +92,7 @@ def passwords(facts: Facts) -> Seen:
             "not configured",
             "password_encryption = scram-sha-256; how existing passwords are kept cannot be seen "
             f"by {facts.server.role}, only by a superuser",
-            "run `pgrecall doctor` with a superuser's connection string",
+            "run `pgrecall doctor --owner-dsn DSN` with the connection string of a superuser",
         )
     if facts.weak_passwords:
         return Seen(
