@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgrecall.core.documents import MAX_DEPTH, check_text, to_json
+from pgrecall.core.documents import MAX_DEPTH, check_text, from_json, to_json
 from pgrecall.errors import InvalidInput
 
 BIG = 1_000_000
@@ -198,3 +198,23 @@ def test_a_bad_text_is_refused(value: Any, said: str) -> None:
 
 def test_length_is_counted_in_characters() -> None:
     assert check_text("é🙂" * 25, name="project_id", max_length=50) == "é🙂" * 25
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}",
+        '{"a":[1,2.5,null,true,"x\\u00e9"]}',
+        '{"n":123456789012345678}',
+        '{"n":18446744073709551616}',
+        '{"n":-9223372036854775809}',
+        '{"n":1000000000000000000000.5}',
+        '{"s":"\\ud83d\\ude00"}',
+        '"12"',
+    ],
+)
+def test_documents_are_read_as_python_reads_them(text: str) -> None:
+    for data in (text, text.encode()):
+        found = from_json(data)
+        assert found == json.loads(text)
+        assert repr(found) == repr(json.loads(text))

@@ -14,10 +14,12 @@ from psycopg import Connection, Cursor
 from psycopg.pq import TransactionStatus
 from psycopg.rows import BaseRowFactory, dict_row
 from psycopg.types import TypeInfo
+from psycopg.types.json import set_json_loads
 from psycopg_pool import ConnectionPool
 
 from pgrecall._sync.runtime import check_alive
 from pgrecall.config import Settings
+from pgrecall.core.documents import from_json
 from pgrecall.driver import translate, translate_connect
 from pgrecall.driver.facts import Facts, check_schema, missing_settings
 from pgrecall.driver.settings import RECALL_SETTINGS
@@ -80,6 +82,7 @@ class Database:
 
     def _configure(self, connection: Connection[Any]) -> None:
         register_vector_info(connection, self.facts.vector)
+        set_json_loads(from_json, connection)
 
     def close(self) -> None:
         """Close the pool; the server goes on."""

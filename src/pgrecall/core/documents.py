@@ -34,6 +34,7 @@ _STRICT = (
     | orjson.OPT_PASSTHROUGH_DATETIME
     | orjson.OPT_PASSTHROUGH_SUBCLASS
 )
+_LONG_FOR_ORJSON = re.compile("[0-9]{19}")
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 _HINTS = {
@@ -81,6 +82,16 @@ def to_json(value: Mapping[str, Any], *, name: str, max_bytes: int) -> str:
     if "\\u0000" in text and (fault := _first_fault(document, name)):
         raise fault
     return text
+
+
+def from_json(data: bytes | str) -> Any:
+    """Read a JSON document as Python's own reader does, mostly five times as fast.
+
+    orjson makes a float of an integer over 64 bits, so a document with a number as long takes
+    the slower way.
+    """
+    text = data if isinstance(data, str) else bytes(data).decode()
+    return json.loads(text) if _LONG_FOR_ORJSON.search(text) else orjson.loads(text)
 
 
 def _quickly(document: dict[str, Any]) -> str | None:

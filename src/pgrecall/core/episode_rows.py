@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 from pgvector import Vector
 
 from pgrecall.core.checks import check_control_mode, check_fraction, check_time, check_uuid
-from pgrecall.core.documents import check_text, to_json
+from pgrecall.core.documents import check_text, from_json, to_json
 from pgrecall.core.filters import scope_text
 from pgrecall.core.vectors import to_vector
 from pgrecall.errors import Conflict, InvalidInput
@@ -104,10 +104,10 @@ def to_episode(
         episode_id=row.episode_id,
         project_id=row.project_id,
         timestamp=timestamp,
-        perception=json.loads(row.perception),
-        reasoning=json.loads(row.reasoning),
-        action=json.loads(row.action),
-        outcome=None if row.outcome is None else json.loads(row.outcome),
+        perception=from_json(row.perception),
+        reasoning=from_json(row.reasoning),
+        action=from_json(row.action),
+        outcome=None if row.outcome is None else from_json(row.outcome),
         outcome_quality=row.outcome_quality,
         outcome_recorded_at=outcome_recorded_at,
         agent_version=row.agent_version,
