@@ -257,14 +257,15 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=1000)
     parser.add_argument("--save", action="store_true", help="write the results beside this file")
     arguments = parser.parse_args()
+    batches = max(2, min(10, arguments.rounds // 100))
     timings: list[Timing] = []
     outcomes: list[Outcome] = []
     with database(DIMENSIONS) as base:
         parts: list[Callable[[], tuple[list[Timing], list[Outcome]]]] = [
             lambda: bench_recall(base, arguments.rows, arguments.rounds),
-            lambda: bench_record(base, max(100, arguments.rounds // 3)),
-            lambda: bench_many(base, 10, indexed=True),
-            lambda: bench_many(base, 20, indexed=False),
+            lambda: bench_record(base, max(20, arguments.rounds // 3)),
+            lambda: bench_many(base, batches, indexed=True),
+            lambda: bench_many(base, 2 * batches, indexed=False),
         ]
         for part in parts:
             more_timings, more_outcomes = part()

@@ -1,0 +1,20 @@
+"""The benchmarks run; what they measure is judged by people, not by tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_benchmark_against_the_floor_runs() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.floor", "--rows", "60", "--rounds", "20"],
+        capture_output=True, text=True, timeout=250, check=False, cwd=ROOT, env={**os.environ},
+    )  # fmt: skip
+    assert done.returncode in (0, 1), done.stderr  # 1: a target was missed, which noise can do
+    for comparison in ("recall / same SQL", "record / raw INSERT", "with vector", "without vector"):
+        assert comparison in done.stdout
