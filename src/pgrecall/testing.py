@@ -5,9 +5,9 @@ Use them by writing ``pytest_plugins = ["pgrecall.testing"]`` in your ``conftest
     def test_my_agent_remembers(pgrecall_memory):
         pgrecall_memory.episodes.record(project_id="apollo", ...)
 
-The server is the embedded one, started in a temporary directory once a run, unless
-``PGRECALL_TEST_ADMIN_DSN`` names another. Override the fixtures ``pgrecall_embedder`` or
-``pgrecall_dimensions`` to test with vectors of your own.
+The server is the embedded one, started in a temporary directory once a run (in memory where there
+is room), unless ``PGRECALL_TEST_ADMIN_DSN`` names another. Override the fixtures
+``pgrecall_embedder`` or ``pgrecall_dimensions`` to test with vectors of your own.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psycopg
@@ -32,6 +33,9 @@ from pgrecall import Memory
 from pgrecall.config import Settings, load_settings
 from pgrecall.embedding.base import Embedder, Mode
 from pgrecall.sql import load
+
+ROOM = 2 * 2**30
+"""Bytes that must be free in /dev/shm for the tests' server to be put there."""
 
 
 class HashEmbedder:
@@ -164,19 +168,32 @@ def provisioned_template(admin_dsn: str, directory: Path, dimensions: int) -> It
 
 
 @pytest.fixture(scope="session")
-def pgrecall_admin_dsn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def pgrecall_admin_dsn() -> Iterator[str]:
     """Superuser connection string of a real server, embedded unless one is named."""
     if given := os.environ.get("PGRECALL_TEST_ADMIN_DSN"):
         yield given
         return
     from pgrecall.engine import EmbeddedServer
 
-    server = EmbeddedServer(tmp_path_factory.mktemp("pgrecall") / "server")
-    server.start()
-    try:
-        yield server.admin_dsn()
-    finally:
-        server.destroy()
+    with TemporaryDirectory(prefix="pgrecall-", dir=_quick_place()) as directory:
+        Path(directory).chmod(0o755)  # the server may run as another user; its own part is closed
+        server = EmbeddedServer(Path(directory) / "server")
+        server.start()
+        try:
+            yield server.admin_dsn()
+        finally:
+            server.destroy(force=True)
+
+
+def _quick_place() -> Path | None:
+    """Return memory to put the server in, where there is room: each test makes a database."""
+    memory = Path("/dev/shm")  # noqa: S108  # only a new directory in it is used
+    if not os.access(memory, os.W_OK):
+        return None
+    place = os.statvfs(memory)
+    has_room = place.f_bavail * place.f_frsize > ROOM
+    runs_programs = not place.f_flag & os.ST_NOEXEC  # the server's are copied beside its data
+    return memory if has_room and runs_programs else None
 
 
 @pytest.fixture(scope="session")

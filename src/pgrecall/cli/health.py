@@ -97,23 +97,17 @@ def _list(show: Printer, checks: Sequence[Check]) -> None:
 
 
 def _table(show: Printer, checks: Sequence[Check]) -> None:
-    show.table(
-        [
-            Column(name="check", wraps=True, share=3),
-            Column(name="status"),
-            Column(name="evidence", wraps=True, share=5),
-            Column(name="ms", right=True, from_width=90),
-        ],
-        [
-            (
-                _titled(check),
-                state(check.status),
-                _evidence(check),
-                faint(f"{check.duration_ms:.1f}" if check.duration_ms else ""),
-            )
-            for check in checks
-        ],
-    )
+    columns = [
+        Column(name="check", wraps=True, share=3),
+        Column(name="status"),
+        Column(name="evidence", wraps=True, share=5),
+    ]
+    rows = [[_titled(check), state(check.status), _evidence(check)] for check in checks]
+    if any(check.duration_ms is not None for check in checks):
+        columns.append(Column(name="ms", right=True, from_width=90))
+        for row, check in zip(rows, checks, strict=True):
+            row.append(faint(f"{check.duration_ms:.1f}" if check.duration_ms else ""))
+    show.table(columns, rows)
 
 
 def _titled(check: Check) -> Text:

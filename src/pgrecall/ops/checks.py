@@ -23,7 +23,7 @@ class Check:
             that all is well.
         evidence: What was really seen: versions, plan nodes, timings, names of faulty objects.
         remedy: The command or step that mends it; None when nothing is to be done.
-        duration_ms: How long the look took, in milliseconds.
+        duration_ms: How long the look took, in milliseconds; None where many looked together.
     """
 
     id: str
@@ -31,12 +31,13 @@ class Check:
     status: Status
     evidence: str
     remedy: str | None = None
-    duration_ms: float = 0.0
+    duration_ms: float | None = None
 
     @property
     def as_dict(self) -> dict[str, Any]:
         """The fields by name, ready for JSON; the duration is rounded to microseconds."""
-        return {**asdict(self), "duration_ms": round(self.duration_ms, 3)}
+        taken = None if self.duration_ms is None else round(self.duration_ms, 3)
+        return {**asdict(self), "duration_ms": taken}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ The facts are gathered by a few queries; each check is a pure judgement of them.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from pgrecall.config import Settings
@@ -63,36 +62,32 @@ def doctor(dsn: str, *, settings: Settings, embedder_dimensions: int | None) -> 
         Unavailable: The server could not be reached.
         DatabaseError: A query was refused, or the connection broke.
     """
-    started = time.perf_counter()
     with connect(dsn) as connection:
         age = versions.supported(connection.info.server_version)
         if age.status == "failed":
-            return [_check("server-version", "PostgreSQL version", age, 0.0)]
+            return [_check("server-version", "PostgreSQL version", age)]
         facts = gather(
             connection,
             embedder_dimensions=embedder_dimensions,
             pool_size=settings.pool_max_size,
         )
-    gathered = (time.perf_counter() - started) * 1000
-    return judge(facts, duration_ms=gathered / len(CHECKS))
+    return judge(facts)
 
 
-def judge(facts: Facts, *, duration_ms: float = 0.0) -> list[Check]:
-    """Judge facts that were gathered.
+def judge(facts: Facts) -> list[Check]:
+    """Judge facts that were gathered; they were asked for together, so none has a time of its own.
 
     Args:
         facts: What is known.
-        duration_ms: What to state as each check's share of the time spent on gathering.
     """
-    return [_check(id_, title, check(facts), duration_ms) for id_, title, check in CHECKS]
+    return [_check(id_, title, check(facts)) for id_, title, check in CHECKS]
 
 
-def _check(id_: str, title: str, seen: Seen, duration_ms: float) -> Check:
+def _check(id_: str, title: str, seen: Seen) -> Check:
     return Check(
         id=id_,
         title=title,
         status=seen.status,
         evidence=seen.evidence,
         remedy=seen.remedy,
-        duration_ms=duration_ms,
     )
