@@ -21,7 +21,7 @@ from pgrecall.core.episode_rows import (
 )
 from pgrecall.core.filters import episode_filters, project_filter
 from pgrecall.core.pages import to_page
-from pgrecall.core.ranking import candidate_count, check_similarity
+from pgrecall.core.ranking import ranking_parameters
 from pgrecall.errors import Conflict, InvalidInput, NotFound
 from pgrecall.models import (
     ControlMode,
@@ -388,13 +388,7 @@ class EpisodeStore:
             max_quality=max_quality,
             with_outcome=with_outcome,
         )
-        weight = check_fraction(outcome_weight, "outcome_weight") or 0.0
-        parameters |= {
-            "limit": check_limit(limit),
-            "candidates": candidate_count(limit, weight),
-            "outcome_weight": weight,
-            "min_similarity": check_similarity(min_similarity),
-        }
+        parameters |= ranking_parameters(limit, min_similarity, outcome_weight=outcome_weight)
         parameters["embedding"] = self._scope.query_vector(query, embedding, connection)
         with self._scope.measure("recall_similar", project_id, connection) as measured:
             rows = self._scope.nearest("episodes", filters, parameters, connection)

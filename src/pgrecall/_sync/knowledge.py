@@ -22,7 +22,7 @@ from pgrecall.core.documents import check_text, to_json
 from pgrecall.core.filters import knowledge_filters, project_filter, scope_text
 from pgrecall.core.knowledge_rows import check_evidence, to_recalled_knowledge
 from pgrecall.core.pages import to_page
-from pgrecall.core.ranking import candidate_count, check_similarity
+from pgrecall.core.ranking import ranking_parameters
 from pgrecall.core.text import render_knowledge
 from pgrecall.core.vectors import to_vector
 from pgrecall.errors import InvalidInput, NotFound
@@ -141,7 +141,8 @@ class KnowledgeStore:
             {"episode_ids": [*episode_ids]},
             scalar_row,
         )
-        missing = [str(episode_id) for episode_id in episode_ids if episode_id not in set(held)]
+        there = set(held)
+        missing = [str(episode_id) for episode_id in episode_ids if episode_id not in there]
         if missing:
             raise InvalidInput(
                 f"no such episodes to be evidence: {', '.join(missing[:5])}"
@@ -248,13 +249,7 @@ class KnowledgeStore:
             active=active,
             min_confidence=min_confidence,
         )
-        weight = check_fraction(confidence_weight, "confidence_weight") or 0.0
-        parameters |= {
-            "limit": check_limit(limit),
-            "candidates": candidate_count(limit, weight),
-            "confidence_weight": weight,
-            "min_similarity": check_similarity(min_similarity),
-        }
+        parameters |= ranking_parameters(limit, min_similarity, confidence_weight=confidence_weight)
         parameters["embedding"] = self._scope.query_vector(query, embedding, connection)
         with self._scope.measure("recall_knowledge", project_id, connection) as measured:
             rows = self._scope.nearest("knowledge", filters, parameters, connection)

@@ -94,6 +94,18 @@ def from_json(data: bytes | str) -> Any:
     return json.loads(text) if _LONG_FOR_ORJSON.search(text) else orjson.loads(text)
 
 
+def same_json(stored: Any, given: Any) -> bool:
+    """Whether two JSON values are the same after a journey through ``jsonb``.
+
+    It writes 1e23 out as an integer that no float equals, so all numbers are compared as floats.
+    """
+    return stored == given or bool(_as_floats(stored) == _as_floats(given))
+
+
+def _as_floats(value: Any) -> Any:
+    return json.loads(json.dumps(value), parse_int=float)
+
+
 def _quickly(document: dict[str, Any]) -> str | None:
     """Serialise a usual document; None for one that needs a closer look.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -12,7 +11,7 @@ from uuid import UUID, uuid4
 from pgvector import Vector
 
 from pgrecall.core.checks import check_control_mode, check_fraction, check_time, check_uuid
-from pgrecall.core.documents import check_text, from_json, to_json
+from pgrecall.core.documents import check_text, from_json, same_json, to_json
 from pgrecall.core.filters import scope_text
 from pgrecall.core.vectors import to_vector
 from pgrecall.errors import Conflict, InvalidInput
@@ -185,7 +184,7 @@ def _refuse_other_content(row: EpisodeRow, standing: Episode) -> None:
     differing = [
         name
         for name in ("perception", "reasoning", "action")
-        if _as_floats(getattr(row, name)) != _as_floats(json.dumps(getattr(standing, name)))
+        if not same_json(getattr(standing, name), from_json(getattr(row, name)))
     ]
     if row.project_id != standing.project_id:
         differing.insert(0, "project_id")
@@ -199,11 +198,6 @@ def _refuse_other_content(row: EpisodeRow, standing: Episode) -> None:
             f"{named} already stands for another episode: {', '.join(differing)} differ",
             hint="nothing was changed; give another identifier, or record the same content",
         )
-
-
-def _as_floats(text: str) -> Any:
-    # jsonb writes 1e23 out as an integer that no float equals, so all numbers become floats.
-    return json.loads(text, parse_int=float)
 
 
 def to_recalled(values: Sequence[Any]) -> Recalled:

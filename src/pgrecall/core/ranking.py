@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
-from pgrecall.core.checks import MAX_LIMIT
+from pgrecall.core.checks import MAX_LIMIT, check_fraction, check_limit
 from pgrecall.errors import InvalidInput
 
 CANDIDATES_PER_HIT = 3
@@ -30,3 +31,24 @@ def check_similarity(value: float, name: str = "min_similarity") -> float:
     if not math.isfinite(value) or not -1 <= value <= 1:
         raise InvalidInput(f"{name} is {value!r}", hint="give a number between -1 and 1")
     return float(value)
+
+
+def ranking_parameters(limit: int, min_similarity: float, **weight: float) -> dict[str, Any]:
+    """Return the parameters of the fragment ``ranking`` and the number of candidates for it.
+
+    Args:
+        limit: Most hits to return.
+        min_similarity: Least similarity of a hit.
+        **weight: The one weight of this ranking, by the name that its statement gives it.
+
+    Raises:
+        InvalidInput: A value cannot be meant.
+    """
+    ((name, given),) = weight.items()
+    checked = check_fraction(given, name) or 0.0
+    return {
+        "limit": check_limit(limit),
+        "candidates": candidate_count(limit, checked),
+        name: checked,
+        "min_similarity": check_similarity(min_similarity),
+    }

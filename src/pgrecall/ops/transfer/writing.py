@@ -12,6 +12,7 @@ from uuid import UUID
 from psycopg.rows import class_row, scalar_row
 
 from pgrecall._sync.memory import ProjectMemory
+from pgrecall.core.documents import same_json
 from pgrecall.core.episode_rows import match_taken
 from pgrecall.errors import (
     Conflict,
@@ -190,14 +191,7 @@ class BatchWriter:
 
 
 def _agree(stored: Any, brought: Any) -> bool:
-    if stored is None or brought is None or stored == brought:
-        return True
-    # jsonb writes 1e23 out as an integer that no float equals, so all numbers become floats.
-    return bool(_as_floats(stored) == _as_floats(brought))
-
-
-def _as_floats(value: Any) -> Any:
-    return json.loads(json.dumps(value), parse_int=float)
+    return stored is None or brought is None or same_json(stored, brought)
 
 
 def _filled(stored: Outcome, brought: Outcome) -> Outcome:
