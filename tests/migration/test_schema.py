@@ -71,7 +71,7 @@ def test_only_the_decided_corrections_differ(
     assert health.replace("current_database()", "'agent_memory'::name") == theirs_health
 
 
-def test_1_1_0_only_adds(dsn: str) -> None:
+def test_later_revisions_only_add(dsn: str) -> None:
     runner.upgrade(dsn, dimensions=8, target="1.0.0")
     before = catalog(dsn)
     runner.upgrade(dsn, dimensions=8)
@@ -85,8 +85,10 @@ def test_1_1_0_only_adds(dsn: str) -> None:
         "column agent_episodes.external_id",
         "column agent_knowledge.project_id",
         "column agent_memory_metrics.duration_ms",
+        "index idx_episodes_no_embedding",
         "index uq_episodes_external_id",
         "version 1.1.0",
+        "version 1.2.0",
     }
 
 

@@ -366,7 +366,7 @@ WITH wanted AS (
     SELECT 'FUNCTION', format('%%I.%%I(%%s)', nspname, proname,
                               replace(oidvectortypes(proargtypes), ', ', ',')), proacl
       FROM pg_proc JOIN pg_namespace ON pg_namespace.oid = pronamespace
-     WHERE nspname = 'public'
+     WHERE nspname IN ('public', 'pgrecall')
     UNION ALL
     SELECT 'SCHEMA', format('%%I', nspname), nspacl FROM pg_namespace
     UNION ALL

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import psycopg
 import pytest
 
+from pgrecall.migrations import HEAD
 from pgrecall.testing import Database
 
 
@@ -53,7 +54,7 @@ def test_from_nothing_to_a_verified_database_and_back(
     assert states(planned) <= {"would create", "would change", "unchanged"}
     assert not (tmp_path / "config").exists()
     first = run(*words).data
-    assert first["revision"] == "1.1.0"
+    assert first["revision"] == HEAD
     assert first["dimensions"] == 64
     second = run(*words).data
     assert not second["changed"]
@@ -71,7 +72,7 @@ def test_from_nothing_to_a_verified_database_and_back(
     assert "embedded server only" in run("dsn", "--role", "admin", code=2).err
     assert "no role 'root'" in run("dsn", "--role", "root", code=2).err
 
-    assert run("migrate").data == {"applied": [], "revision": "1.1.0"}
+    assert run("migrate").data == {"applied": [], "revision": HEAD}
     assert "nothing to do" in run("migrate", "--sql").out
     checks = run("verify").data
     assert {"passed"} <= {check["status"] for check in checks} <= {"passed", "not configured"}
@@ -109,7 +110,7 @@ def test_migrate_prints_everything_for_an_empty_database(
 ) -> None:
     script = run("migrate", "--sql", PGRECALL_OWNER_DSN=admin_dsn).out
     assert "agent_episodes" in script
-    assert "1.1.0" in script
+    assert HEAD in script
     assert "vector(1536)" in script
 
 

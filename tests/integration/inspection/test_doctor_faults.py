@@ -216,7 +216,7 @@ FAULTS: dict[str, tuple[str, str, str, list[str]]] = {
         ["at revision 1.0.0", "needs", "pgrecall migrate"],
     ),
     "never provisioned": (
-        "DROP TABLE pgrecall.alembic_version",
+        "DROP TABLE pgrecall.alembic_version CASCADE",
         "revision",
         "failed",
         ["tables made by hand", "pgrecall init"],

@@ -14,7 +14,7 @@ from pgrecall.ops.provision.credentials import ROLES, new_password
 from pgrecall.ops.provision.report import Journal
 from pgrecall.ops.provision.session import Session
 
-_SETTING_ROLES = ("owner", "app", "readonly")
+_SETTING_ROLES = ("owner", "app", "readonly", "monitor")
 # They start their sessions with RECALL_SETTINGS; an operator's own values are kept.
 _TABLES = ("agent_episodes", "agent_knowledge", "agent_working_memory", "agent_memory_metrics")
 _VIEWS = ("v_episode_quality_by_project", "v_strategy_effectiveness", "v_memory_system_health")
@@ -22,6 +22,22 @@ _FUNCTIONS = (
     "public.cleanup_expired_working_memory()",
     "public.update_working_memory_timestamp()",
     "public.record_memory_operation(character varying,integer,integer,character varying)",
+)
+_STATE_VIEWS = tuple(
+    f"pgrecall.{name}"
+    for name in (
+        "memory_size", "memory_state", "vector_index_state", "operations", "learning_state",
+        "knowledge_state", "task_status",
+    )
+)  # fmt: skip
+_RECORD_RUN = (
+    "pgrecall.record_run(character varying,timestamp with time zone,boolean,bigint,jsonb,"
+    "timestamp with time zone)"
+)
+_PROBES = (
+    "pgrecall.embeddings_waiting()",
+    "pgrecall.record_sample(double precision,double precision)",
+    "pgrecall.probe_recall(integer,integer,double precision)",
 )
 _PREDEFINED = {"monitor": "pg_monitor", "backup": "pg_read_all_data"}
 _READ = ("SELECT",)
@@ -190,13 +206,13 @@ def wanted_grants(request: Request) -> list[Grant]:
 
     tables = tuple(f"public.{name}" for name in _TABLES)
     views = tuple(f"public.{name}" for name in _VIEWS)
-    ours = ("pgrecall.alembic_version", "pgrecall.memory_size")
+    ours = ("pgrecall.alembic_version", "pgrecall.task_runs", *_STATE_VIEWS)
     for purpose in ("app", "readonly", "monitor", "backup"):
         grant(purpose, "SCHEMA", ("public", "pgrecall"), ("USAGE",))
     grant("app", "DATABASE", (database,), ("CONNECT", "TEMPORARY"))
     grant("app", "TABLE", tables, _WRITE)
     grant("app", "TABLE", ("public.schema_version", *views, *ours), _READ)
-    grant("app", "FUNCTION", _FUNCTIONS, ("EXECUTE",))
+    grant("app", "FUNCTION", (*_FUNCTIONS, _RECORD_RUN, *_PROBES), ("EXECUTE",))
     grant("app", "TABLES", ("public",), _READ)
     grant("app", "TABLES", ("pgrecall",), _WRITE)
     grant("app", "FUNCTIONS", ("public", "pgrecall"), ("EXECUTE",))
@@ -204,8 +220,10 @@ def wanted_grants(request: Request) -> list[Grant]:
         grant(purpose, "DATABASE", (database,), ("CONNECT",))
         grant(purpose, "TABLE", (*tables, "public.schema_version", *views, *ours), _READ)
         grant(purpose, "TABLES", ("public", "pgrecall"), _READ)
+    grant("backup", "FUNCTION", (_RECORD_RUN,), ("EXECUTE",))
     grant("monitor", "DATABASE", (database,), ("CONNECT",))
-    grant("monitor", "TABLE", ("public.v_memory_system_health", "pgrecall.memory_size"), _READ)
+    grant("monitor", "TABLE", ("public.v_memory_system_health", *_STATE_VIEWS), _READ)
+    grant("monitor", "FUNCTION", _PROBES, ("EXECUTE",))
     for role in request.grant_to:
         grants += _single_user(database, role, (*tables, "public.schema_version", *views))
     return grants
