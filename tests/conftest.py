@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import psycopg
 import pytest
+from tests.pgbouncer import pooled_template
 
 from pgrecall import AsyncMemory, Memory
 from pgrecall.embedding.base import Embedder
@@ -19,9 +20,25 @@ if TYPE_CHECKING:  # pytest must be the first to import its plugin
 pytest_plugins = ["pgrecall.testing"]
 
 EVAL_DATA = os.environ.get("PGRECALL_EVAL_DATA")
+POOLED = os.environ.get("PGRECALL_TEST_POOLER", "") not in ("", "0")
+"""Whether the clients' connections lead through a PgBouncer; the owner's stay direct."""
+
+# What has no client, so that it would only be run a second time.
+NOT_POOLED = ("integration/test_engine_", "integration/provision/", "integration/pooler/")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_report_header() -> str | None:
+    if not POOLED:
+        return None
+    left_out = ", ".join(f"tests/{name}*" for name in NOT_POOLED)
+    return f"clients through PgBouncer; left out, since no client of theirs would be: {left_out}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if POOLED:
+        without = [item for item in items if any(name in item.nodeid for name in NOT_POOLED)]
+        config.hook.pytest_deselected(items=without)
+        items[:] = [item for item in items if item not in without]
     for item in items:
         if item.get_closest_marker("eval_data") and not EVAL_DATA:
             item.add_marker(
@@ -41,6 +58,8 @@ def own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
                 "PGRECALL_TEST_ADMIN_DSN",
             ):
                 patch.delenv(name)
+        patch.delenv("COLUMNS", raising=False)  # parallel runs of tests set it
+        patch.delenv("COLUMNS", raising=False)  # pytest-xdist sets it; tables would be narrow
         patch.setenv("PGRECALL_CONFIG_DIR", str(tmp_path_factory.mktemp("config")))
         patch.setenv("PGRECALL_DATA_DIR", str(tmp_path_factory.mktemp("data") / "server"))
         yield
@@ -52,6 +71,16 @@ def eval_data() -> Path:
     if not EVAL_DATA:
         raise RuntimeError("mark this test with pytest.mark.eval_data")
     return Path(EVAL_DATA)
+
+
+@pytest.fixture(scope="session")
+def pgrecall_template(pgrecall_template: Template) -> Iterator[Template]:
+    """The template of the tests' databases; its copies are behind a pooler if asked for."""
+    if not POOLED:
+        yield pgrecall_template
+        return
+    with pooled_template(pgrecall_template) as template:
+        yield template
 
 
 @pytest.fixture(scope="session")

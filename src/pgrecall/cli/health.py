@@ -38,10 +38,13 @@ def verify(
     settings = load_settings(owner_dsn=owner_dsn, direct_dsn=direct_dsn)
     with working("verifying") as progress:
         target = direct_owner_dsn(settings, progress=progress)
-        # A way around a pooler was named, so the ordinary way leads through it.
-        pooled = settings.dsn if settings.direct_dsn is not None else None
-        pooler_dsn = None if pooled is None else pooled.get_secret_value()
-        checks = run(target, settings=settings, pooler_dsn=pooler_dsn)
+        checks = run(
+            target,
+            settings=settings,
+            pooler_dsn=None if settings.dsn is None else settings.dsn.get_secret_value(),
+            # A way around a pooler was named, so the ordinary way leads through it.
+            pooler_claimed=settings.direct_dsn is not None,
+        )
     _show(show, checks)
 
 

@@ -2,5 +2,15 @@
 
 from pgrecall.driver.connecting import Row, Statements, connect
 from pgrecall.driver.failures import translate, translate_connect
+from pgrecall.driver.sessions import connect_session, is_pooled, require_session
 
-__all__ = ["Row", "Statements", "connect", "translate", "translate_connect"]
+__all__ = [
+    "Row",
+    "Statements",
+    "connect",
+    "connect_session",
+    "is_pooled",
+    "require_session",
+    "translate",
+    "translate_connect",
+]

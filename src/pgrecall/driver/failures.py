@@ -24,6 +24,16 @@ from pgrecall.errors import (
 
 _SHUTTING_DOWN = ("57P01", "57P02", "57P05", "25P03")
 _NOT_READY = ("57P03", "53300")
+# What PgBouncer answers in place of a server, before a statement has reached any.
+_POOLER_HAD_NO_SERVER = ("query_wait_timeout", "server login has been failing")
+_POOLER_REFUSALS = {
+    "unsupported startup parameter": "a pooler takes no options of a connection; attach the "
+    "setting to the role: ALTER ROLE ... IN DATABASE ... SET ...",
+    "no such user": "the pooler does not know this role; `pgrecall pooler config` writes a "
+    "configuration that asks the server",
+    "no such database": "the pooler does not know this database; name it with "
+    "`pgrecall pooler config --also`",
+}
 _CONSTRAINTS = {
     "chk_control_mode": "control_mode must be one of 'rule_based_only', 'intelligence_enhanced', "
     "'memory_augmented'",
@@ -54,7 +64,8 @@ def translate(error: Exception, *, writing: bool = False, sent: bool = True) -> 
     state = error.sqlstate
     text = _first_line(error)
     if _connection_broke(error):
-        return _broken(text, state, unknown=writing and sent)
+        reached = not text.startswith(_POOLER_HAD_NO_SERVER)
+        return _broken(text, state, unknown=writing and sent and reached)
     if state is not None and (found := _by_state(error, state, text)) is not None:
         return found
     return DatabaseError(f"PostgreSQL refused the statement: {text}", sqlstate=state)
@@ -72,9 +83,14 @@ def translate_connect(error: psycopg.Error) -> PgrecallError:
             "the connection string cannot be read",
             hint="give a URL (postgresql://user@host/database) or key=value pairs",
         )
+    text = str(error).strip()
+    refusals = (hint for said, hint in _POOLER_REFUSALS.items() if f"FATAL:  {said}" in text)
     return Unavailable(
-        f"the server could not be reached: {str(error).strip()}",
-        hint="check the connection string, that the server runs, and that it lets this role in",
+        f"the server could not be reached: {text}",
+        hint=next(
+            refusals,
+            "check the connection string, that the server runs, and that it lets this role in",
+        ),
         sqlstate=error.sqlstate,
     )
 

@@ -22,7 +22,7 @@ from alembic.script import ScriptDirectory
 from psycopg import sql
 from psycopg.rows import tuple_row
 
-from pgrecall.driver import connect
+from pgrecall.driver import connect, require_session
 from pgrecall.errors import MigrationError, OperationRefused
 from pgrecall.migrations import HEAD, REVISIONS, SQL_PACKAGE, VERSION_SCHEMA
 from pgrecall.migrations.history import current, pending
@@ -178,13 +178,8 @@ def _driver(connection: sqlalchemy.Connection) -> psycopg.Connection[Any]:
 
 
 def _refuse_indirect(connection: psycopg.Connection[Any]) -> None:
-    row = connection.execute(_QUERIES["server"]).fetchone()
-    backend, standby = row if row is not None else (None, None)
-    if backend != connection.info.backend_pid:
-        raise OperationRefused(
-            "the connection goes through a pooler, where locks and settings reach other clients",
-            hint="give the address of the server itself, for instance in PGRECALL_DIRECT_DSN",
-        )
+    ((backend, standby),) = connection.execute(_QUERIES["server"]).fetchall()
+    require_session(connection, backend)
     if standby:
         raise OperationRefused(
             "the server is a standby and accepts no changes", hint="connect to the primary"

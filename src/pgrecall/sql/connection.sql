@@ -1,5 +1,8 @@
 -- What a client asks once, when it opens.
 
+-- name: backend
+SELECT pg_backend_pid() AS backend_pid
+
 -- name: describe
 SELECT current_setting('server_version_num')::integer AS server_version,
        pg_backend_pid() AS backend_pid,

@@ -21,6 +21,7 @@ ADDED = {
     "agent_knowledge.project_id",
     "agent_memory_metrics.duration_ms",
     "idx_episodes_no_embedding",
+    "idx_memory_metrics_accuracy",
     "uq_episodes_external_id",
 }
 CORRECTED = {"agent_knowledge.chk_min_supporting_episodes", "v_memory_system_health"}

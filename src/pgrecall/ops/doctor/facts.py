@@ -13,10 +13,10 @@ import psycopg
 from psycopg.rows import class_row
 
 from pgrecall import driver
+from pgrecall.ops.local import is_local
 from pgrecall.sql import load
 
 _QUERIES: Mapping[str, LiteralString] = load("doctor")
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where PostgreSQL's posix segments lie on Linux
 _Record = TypeVar("_Record")
 
@@ -197,7 +197,7 @@ def gather(
         )
 
     (server,) = rows("server", Server)
-    pooled = connection.info.backend_pid != server.backend_pid
+    pooled = driver.is_pooled(connection, server.backend_pid)
     both = server.has_knowledge and server.has_episodes
     return Facts(
         server=server,
@@ -222,13 +222,10 @@ def gather(
 
 def _shared_memory_free(connection: psycopg.Connection[Any], server: Server) -> int | None:
     """Return the bytes free in ``/dev/shm`` if the server runs on this machine, else None."""
-    host = connection.info.host
-    if not (host.startswith("/") or host in _LOOPBACK):
+    if not is_local(connection.info.host, server.backend_pid):
         return None
-    # A forwarded port looks local too, but our backend is then no process of this machine.
     try:
-        name = Path(f"/proc/{server.backend_pid}/comm").read_text(encoding="utf-8").strip()
         status = os.statvfs(_SHARED_MEMORY)
     except OSError:
         return None
-    return status.f_bavail * status.f_frsize if name == "postgres" else None
+    return status.f_bavail * status.f_frsize

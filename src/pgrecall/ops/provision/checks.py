@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import psycopg
 from psycopg import sql
 
-from pgrecall.driver import Row
+from pgrecall.driver import Row, require_session
 from pgrecall.errors import InvalidInput, OperationRefused
 from pgrecall.migrations import HEAD, REVISIONS
 from pgrecall.ops.provision.adopt import SchemaFacts, inspect
@@ -146,11 +146,7 @@ def look_at_server(admin: Session) -> Row:
     """
     server = admin.one("server")
     check_version(server["version_number"], server["version"])
-    if server["backend_pid"] != admin.connection.info.backend_pid:
-        raise OperationRefused(
-            "the connection goes through a pooler, where locks and settings reach other clients",
-            hint="give the address of the server itself",
-        )
+    require_session(admin.connection, server["backend_pid"])
     if server["standby"]:
         raise OperationRefused(
             "the server is a standby and accepts no changes", hint="connect to the primary"

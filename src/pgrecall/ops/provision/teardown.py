@@ -14,6 +14,9 @@ from pgrecall.ops.provision import credentials
 from pgrecall.ops.provision.checks import look_at_server
 from pgrecall.ops.provision.credentials import ROLES, role_name, service_name
 from pgrecall.ops.provision.session import Session, connect, take_lock
+from pgrecall.sql import load
+
+_POOLER = load("pooler")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +37,9 @@ class DestroyReport:
 def destroy(
     admin_dsn: str, *, database: str, settings: Settings, force: bool = False
 ) -> DestroyReport:
-    """Drop ``database`` with all its rows, its five roles, and their stored passwords.
+    """Drop ``database`` with all its rows, its roles, and their stored passwords.
+
+    The role of a pooler, where there is one, loses its lookup in other databases as well.
 
     Args:
         admin_dsn: Connection string of an administrator, not to the database itself.
@@ -48,14 +53,19 @@ def destroy(
         PermissionDenied: The administrator lacks a right.
         Unavailable: The server could not be reached.
     """
-    names = [role_name(database, purpose) for purpose in ROLES]
+    pooler = role_name(database, "pooler")
+    names = [*(role_name(database, purpose) for purpose in ROLES), pooler]
     dropped: list[str] = []
     with connect(admin_dsn) as admin:
-        look_at_server(admin)
+        server = look_at_server(admin)
         take_lock(admin, database)
         exists = bool(admin.rows("database", {"database": database}))
         found = [row["name"] for row in admin.rows("roles", {"names": names})]
-        _check(admin, admin_dsn, database, names, exists=exists)
+        served = Session(admin.connection, _POOLER).rows(
+            "places", {"role": pooler, "database": database}
+        )
+        lookups = [row["name"] for row in served if server["superuser"] and not row["owns"]]
+        _check(admin, admin_dsn, database, names, exists=exists, lookups=lookups)
         if exists:
             statement = "drop_database_force" if force else "drop_database"
             try:
@@ -67,6 +77,9 @@ def destroy(
                     hint="end them, or use --force",
                 ) from error
             dropped.append(f"database {database}")
+        for name in lookups:
+            _drop_lookup(admin_dsn, name, pooler)
+            dropped.append(f"rights of {pooler} in {name}")
         for name in names:
             if name in found:
                 admin.run("drop_role", role=sql.Identifier(name))
@@ -79,8 +92,26 @@ def destroy(
     )
 
 
+def _drop_lookup(admin_dsn: str, database: str, role: str) -> None:
+    """Take from another database what `pooler config` made there, unless others use it as well."""
+    with connect(admin_dsn, database) as provision:
+        session = Session(provision.connection, _POOLER)
+        with session.connection.transaction():
+            session.run("drop_owned", role=sql.Identifier(role))
+            state = session.one("lookup")
+            if state["has_function"] and not session.value("lookup_in_use"):
+                session.run("drop_lookup")
+                session.run("drop_schema")
+
+
 def _check(
-    admin: Session, admin_dsn: str, database: str, names: list[str], *, exists: bool
+    admin: Session,
+    admin_dsn: str,
+    database: str,
+    names: list[str],
+    *,
+    exists: bool,
+    lookups: list[str],
 ) -> None:
     if exists:
         if admin.connection.info.dbname == database:
@@ -94,7 +125,12 @@ def _check(
                     f"{database!r} was not provisioned by pgrecall, so it is left alone",
                     hint="check the name; DROP DATABASE does it regardless",
                 )
-    elsewhere = admin.rows("held_elsewhere", {"names": names, "database": database})
+    pooler = role_name(database, "pooler")
+    elsewhere = [
+        row
+        for row in admin.rows("held_elsewhere", {"names": names, "database": database})
+        if not (row["role"] == pooler and row["place"] in lookups)
+    ]
     if elsewhere:
         raise OperationRefused(
             "roles of this database hold something elsewhere: "
