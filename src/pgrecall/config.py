@@ -9,12 +9,20 @@ from __future__ import annotations
 import os
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated, Literal
 
 import platformdirs
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pgrecall.errors import ConfigurationError
+
+
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)]
 
 
 def default_data_dir() -> Path:
@@ -44,6 +52,9 @@ class Settings(BaseSettings):
     direct_dsn: SecretStr | None = Field(
         None, description="Connection string that bypasses a pooler."
     )
+    monitor_dsn: SecretStr | None = Field(
+        None, description="Connection string of the monitor role, for `pgrecall monitor`."
+    )
     data_dir: Path = Field(
         default_factory=default_data_dir,
         description="Directory of the embedded server.",
@@ -70,6 +81,25 @@ class Settings(BaseSettings):
     )
     max_document_bytes: int = Field(
         1_048_576, gt=0, description="Largest JSON document accepted, in bytes."
+    )
+    prometheus: bool = Field(
+        False, description="Count operations in the Prometheus registry of the client's process."
+    )
+    prometheus_projects: int = Field(
+        0, ge=0, description="Projects that get a label of their own there; the rest are `other`."
+    )
+    prometheus_port: int | None = Field(
+        None, ge=1, le=65_535, description="Port at which the client serves them itself."
+    )
+    prometheus_host: str = Field("127.0.0.1", description="Address at which it does.")
+    traces: bool = Field(
+        False, description="Open an OpenTelemetry span around each operation of a client."
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="How long-running commands write their log: `text` or `json`."
+    )
+    log_level: LogLevel = Field(
+        "INFO", description="From which level on: `DEBUG`, `INFO`, `WARNING` or `ERROR`."
     )
 
     @cached_property

@@ -19,13 +19,17 @@ from psycopg_pool import AsyncConnectionPool
 from pgrecall._async.runtime import check_alive
 from pgrecall.config import Settings
 from pgrecall.core.documents import from_json
-from pgrecall.driver import translate, translate_connect
+from pgrecall.driver import is_pooled, translate, translate_connect
 from pgrecall.driver.facts import Facts, check_schema, missing_settings
 from pgrecall.driver.settings import RECALL_SETTINGS
 from pgrecall.errors import ConfigurationError, InvalidInput, SchemaMissing
 from pgrecall.sql import load
 
 Row = TypeVar("Row")
+
+
+class OwnConnection(AsyncConnection[Any]):
+    """A connection of a client's own pool; only on these may statements be prepared."""
 
 
 class AsyncDatabase:
@@ -53,9 +57,10 @@ class AsyncDatabase:
         await database._open_pool()
         return database
 
-    def _new_pool(self) -> AsyncConnectionPool[AsyncConnection[Any]]:
+    def _new_pool(self) -> AsyncConnectionPool[OwnConnection]:
         return AsyncConnectionPool(
             self._dsn,
+            connection_class=OwnConnection,
             min_size=min(self.settings.pool_min_size, self.settings.pool_max_size),
             max_size=self.settings.pool_max_size,
             timeout=self.settings.connect_timeout,
@@ -88,6 +93,10 @@ class AsyncDatabase:
         if self._pid == os.getpid():
             await self._pool.close()
 
+    def pool_stats(self) -> Mapping[str, int]:
+        """Return what the pool counts; nothing in a fork that has not used it yet."""
+        return self._pool.get_stats() if self._pid == os.getpid() else {}
+
     @asynccontextmanager
     async def _lend(
         self, connection: AsyncConnection[Any] | None
@@ -108,7 +117,7 @@ class AsyncDatabase:
             connection.info.transaction_status == TransactionStatus.IDLE
         ):
             # Opens the caller's transaction, so that what follows is a savepoint inside it.
-            await connection.execute(load("connection")["open_transaction"])
+            await connection.execute(load("connection")["open_transaction"], prepare=False)
         async with connection.transaction():
             yield connection
 
@@ -187,6 +196,7 @@ class AsyncDatabase:
                 await lent.execute(
                     load("connection")["local_settings"],
                     {"names": [*wanted], "values": [*wanted.values()]},
+                    prepare=_prepare(lent),
                 )
                 return await self.run(lent, statement, parameters, row_factory)
 
@@ -202,7 +212,7 @@ class AsyncDatabase:
             self.statement(connection, writing=True) as lent,
             self._cursor(lent, dict_row) as cursor,
         ):
-            await cursor.execute(statement, parameters)
+            await cursor.execute(statement, parameters, prepare=_prepare(lent))
             return cursor.rowcount
 
     async def run(
@@ -214,7 +224,7 @@ class AsyncDatabase:
     ) -> Sequence[Row]:
         """Run one statement on a connection that was lent, and return its rows."""
         async with self._cursor(lent, row_factory) as cursor:
-            await cursor.execute(statement, parameters)
+            await cursor.execute(statement, parameters, prepare=_prepare(lent))
             return await cursor.fetchall()
 
     def _cursor(
@@ -225,6 +235,15 @@ class AsyncDatabase:
             # A cursor has adapters of its own, so the caller's connection keeps none of ours.
             register_vector_info(cursor, self.facts.vector)  # type: ignore[arg-type]
         return cursor
+
+
+def _prepare(lent: AsyncConnection[Any]) -> bool | None:
+    """Return None to prepare as the pool is set to, False for a caller's connection.
+
+    Whether that one leads through a pooler, where a prepared statement may not be there at the
+    next call, is not known, and what stays prepared there would be the caller's to clean up.
+    """
+    return None if isinstance(lent, OwnConnection) else False
 
 
 def _check_connection(connection: object) -> None:
@@ -265,7 +284,7 @@ async def _explore(dsn: str, settings: Settings) -> Facts:
                 server_version=description["server_version"],
                 in_recovery=description["in_recovery"],
                 dimensions=description["dimensions"],
-                pooled=connection.info.backend_pid != description["backend_pid"],
+                pooled=is_pooled(connection, description["backend_pid"]),
                 vector=vector,
                 missing_settings=missing_settings(await _sources(connection)),
             )

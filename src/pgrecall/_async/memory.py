@@ -21,6 +21,7 @@ from pgrecall.core.vectors import to_vector
 from pgrecall.embedding.base import Embedder, Mode, RenderEpisode
 from pgrecall.embedding.choice import choose_embedder
 from pgrecall.targets import resolve_dsn
+from pgrecall.telemetry.choosing import choose_telemetry
 
 
 class AsyncProjectMemory:
@@ -92,8 +93,9 @@ class AsyncMemory(AsyncProjectMemory):
             settings: Settings to use instead of those of the environment.
 
         Raises:
-            ConfigurationError: A setting is wrong, or the embedder's dimension is not the
-                database's.
+            ConfigurationError: A setting is wrong, the embedder's dimension is not the
+                database's, or metrics cannot be served at the port set for them.
+            MissingExtra: Something is switched on whose package is not installed.
             SchemaMismatch: The database is not provisioned, or for another version.
             Unavailable: No connection could be had.
         """
@@ -104,12 +106,22 @@ class AsyncMemory(AsyncProjectMemory):
             chosen = await call_blocking(
                 choose_embedder, embedder or settings.embedder, database.facts.dimensions
             )
+            place = await _place(database) if settings.traces else None
+            telemetry = await call_blocking(choose_telemetry, settings, place)
         except BaseException:
             await database.close()
             raise
-        metrics = AsyncMetricStore(database, enabled=settings.metrics)
+        metrics = AsyncMetricStore(database, telemetry, enabled=settings.metrics)
         metrics.start()
-        return cls(AsyncScope(database=database, embedder=chosen, metrics=metrics, render=render))
+        return cls(
+            AsyncScope(
+                database=database,
+                embedder=chosen,
+                metrics=metrics,
+                telemetry=telemetry,
+                render=render,
+            )
+        )
 
     def project(self, project_id: str) -> AsyncProjectMemory:
         """Return this memory bound to one project; it shares the pool and closes with it.
@@ -134,3 +146,9 @@ class AsyncMemory(AsyncProjectMemory):
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
+
+
+async def _place(database: AsyncDatabase) -> tuple[str, str, int]:
+    """Return name, host and port of a database, as its connections know them."""
+    async with database.statement(None, writing=False) as lent:
+        return lent.info.dbname, lent.info.host, lent.info.port

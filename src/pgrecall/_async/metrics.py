@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
 from pgrecall._async.database import AsyncDatabase
-from pgrecall._async.runtime import Periodic
+from pgrecall._async.runtime import Lock, Periodic
 from pgrecall.core.checks import check_limit, check_time, check_ttl
 from pgrecall.core.filters import chosen, scope_text
 from pgrecall.core.pages import decode_cursor, to_page
 from pgrecall.errors import InvalidInput, PgrecallError
 from pgrecall.models import Metric, OperationSummary, Page
 from pgrecall.sql import statement
+from pgrecall.telemetry.operations import Operation, OperationName, Telemetry
 
 FLUSH_SECONDS = 5.0
 FLUSH_ROWS = 500
@@ -31,67 +32,24 @@ PRUNE_ROWS = 10_000
 logger = logging.getLogger("pgrecall")
 
 
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """One finished operation."""
-
-    timestamp: datetime
-    operation_type: str
-    duration_ms: float
-    results_count: int
-    project_id: str | None
-
-
-class Measured:
-    """Times a block of code and keeps the measurement if it succeeds; set ``results`` inside."""
-
-    __slots__ = ("_metrics", "_operation", "_project", "_start", "results")
-
-    def __init__(
-        self, metrics: AsyncMetricStore | None, operation: str, project: str | None
-    ) -> None:
-        self._metrics = metrics
-        self._operation = operation
-        self._project = project
-        self.results = 0
-
-    def __enter__(self) -> Self:
-        self._start = time.perf_counter()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if kind is None and self._metrics is not None:
-            duration_ms = (time.perf_counter() - self._start) * 1000
-            self._metrics.keep(
-                Measurement(
-                    datetime.now(UTC),
-                    self._operation,
-                    duration_ms,
-                    self.results,
-                    self._project,
-                )
-            )
-
-
 class AsyncMetricStore:
     """What the memory's operations cost (table ``agent_memory_metrics``).
 
-    Measurements wait in memory and are written every few seconds, so that no caller waits for
+    Operations wait in memory and are written every few seconds, so that no caller waits for
     them and no failure to write them reaches a caller; what could not be kept is counted in
     ``lost`` and logged.
     """
 
-    def __init__(self, database: AsyncDatabase, *, enabled: bool) -> None:
+    def __init__(self, database: AsyncDatabase, telemetry: Telemetry, *, enabled: bool) -> None:
         self._database = database
         self._enabled = enabled
-        self._waiting: deque[Measurement] = deque()
+        self._telemetry = telemetry
+        self._ended = (self.keep, *telemetry.ended) if enabled else telemetry.ended
+        self._waiting: deque[tuple[float, Operation]] = deque()  # each with when it ended
         self._periodic: Periodic | None = None
         self._next_prune = 0.0
+        self._pid = os.getpid()
+        self._writing = Lock()
         self.lost = 0
 
     def start(self) -> None:
@@ -99,33 +57,79 @@ class AsyncMetricStore:
         if self._enabled:
             self._periodic = Periodic(self._keep_house, FLUSH_SECONDS)
             self._periodic.start()
+        if self._telemetry.memories is not None:
+            self._telemetry.memories.add(self._figures)
 
     async def stop(self) -> None:
         """Write what waits, and end."""
-        if self._periodic is not None:
+        if self._pid == os.getpid() and self._periodic is not None:
             await self._periodic.stop()
             self._periodic = None
             await self.flush()
+        if self._telemetry.memories is not None:
+            self._telemetry.memories.remove(self._figures)
 
     def measure(
-        self, operation: str, project_id: str | None, connection: AsyncConnection[Any] | None
-    ) -> Measured:
-        """Time an operation; one on a caller's connection leaves no metric."""
-        return Measured(self if connection is None else None, operation, project_id)
+        self,
+        operation: OperationName,
+        project_id: str | None,
+        connection: AsyncConnection[Any] | None,
+    ) -> Operation:
+        """Observe an operation; one on a caller's connection leaves no row."""
+        return Operation(
+            operation,
+            project_id,
+            kept=connection is None,
+            ended=self._ended,
+            spans=self._telemetry.spans,
+        )
 
-    def keep(self, measurement: Measurement) -> None:
-        """Keep a measurement until the next write."""
-        if not self._enabled:
+    def _observe(self, operation: OperationName, project_id: str | None) -> Operation:
+        """Observe an operation on the rows themselves, which leaves none among them."""
+        return Operation(
+            operation,
+            project_id,
+            kept=False,
+            ended=self._telemetry.ended,
+            spans=self._telemetry.spans,
+        )
+
+    def keep(self, operation: Operation) -> None:
+        """Keep a row of an operation until the next write."""
+        if operation.failure is not None or not operation.kept:
             return
+        if self._pid != os.getpid():
+            self._begin_anew()
         if len(self._waiting) >= KEPT_ROWS:
             self.lost += 1
             return
-        self._waiting.append(measurement)
+        self._waiting.append((time.time(), operation))
         if len(self._waiting) == FLUSH_ROWS and self._periodic is not None:
             self._periodic.wake()
 
+    def _begin_anew(self) -> None:
+        """In a fork: what waited is its parent's to write, and so is what writes it."""
+        self._pid = os.getpid()
+        self._waiting.clear()
+        self._writing = Lock()
+        self.lost = 0
+        if self._enabled:
+            self._periodic = Periodic(self._keep_house, FLUSH_SECONDS)
+            self._periodic.start()
+
+    def _figures(self) -> Mapping[str, int]:
+        """Return what the pool counts, and the rows lost."""
+        lost = self.lost if self._pid == os.getpid() else 0
+        return {**self._database.pool_stats(), "metrics_lost": lost}
+
     async def flush(self) -> int:
         """Write what waits now; returns how many were written. Never raises for the database."""
+        if self._pid != os.getpid():
+            self._begin_anew()
+        async with self._writing:  # what another is writing stands there when this returns
+            return await self._write()
+
+    async def _write(self) -> int:
         written = 0
         while self._waiting:
             batch = [
@@ -135,17 +139,20 @@ class AsyncMetricStore:
                 written += await self._database.execute(
                     statement("metrics", "record"),
                     {
-                        "timestamps": [row.timestamp for row in batch],
-                        "operation_types": [row.operation_type for row in batch],
-                        "durations_ms": [row.duration_ms for row in batch],
-                        "results_counts": [row.results_count for row in batch],
-                        "project_ids": [row.project_id for row in batch],
+                        "timestamps": [datetime.fromtimestamp(ended, UTC) for ended, _ in batch],
+                        "operation_types": [operation.name for _, operation in batch],
+                        "durations_ms": [operation.seconds * 1000 for _, operation in batch],
+                        "results_counts": [operation.results for _, operation in batch],
+                        "project_ids": [operation.project_id for _, operation in batch],
                     },
                 )
             except PgrecallError as error:
                 self.lost += len(batch)
                 logger.warning("%d metrics could not be written: %s", len(batch), error)
                 break
+            except BaseException:  # given up meanwhile: nobody knows
+                self.lost += len(batch)
+                raise
         return written
 
     async def list(
@@ -164,14 +171,17 @@ class AsyncMetricStore:
         Raises:
             InvalidInput: A filter cannot be meant.
         """
-        filters, parameters = _filters(operation_type, project_id, since, until, cursor)
-        rows = await self._database.fetch(
-            statement("metrics", "list", filters),
-            {**parameters, "limit": check_limit(limit) + 1},
-            class_row(Metric),
-            connection=connection,
-        )
-        return to_page(rows, limit, lambda row: (row.timestamp, row.metric_id))
+        with self._observe("list_metrics", project_id) as observed:
+            filters, parameters = _filters(operation_type, project_id, since, until, cursor)
+            rows = await self._database.fetch(
+                statement("metrics", "list", filters),
+                {**parameters, "limit": check_limit(limit) + 1},
+                class_row(Metric),
+                connection=connection,
+            )
+            page = to_page(rows, limit, lambda row: (row.timestamp, row.metric_id))
+            observed.results = len(page)
+        return page
 
     async def summary(
         self,
@@ -186,15 +196,17 @@ class AsyncMetricStore:
 
         What waits in this client is written first, so that it counts.
         """
-        if connection is None:
-            await self.flush()
-        filters, parameters = _filters(operation_type, project_id, since, until, None)
-        rows = await self._database.fetch(
-            statement("metrics", "summary", filters),
-            parameters,
-            class_row(OperationSummary),
-            connection=connection,
-        )
+        with self._observe("summarize_metrics", project_id) as observed:
+            if connection is None:
+                await self.flush()
+            filters, parameters = _filters(operation_type, project_id, since, until, None)
+            rows = await self._database.fetch(
+                statement("metrics", "summary", filters),
+                parameters,
+                class_row(OperationSummary),
+                connection=connection,
+            )
+            observed.results = len(rows)
         return {row.operation_type: row for row in rows}
 
     async def prune(
@@ -209,9 +221,19 @@ class AsyncMetricStore:
         Raises:
             InvalidInput: ``keep`` is not a positive time.
         """
-        kept = check_ttl(keep, "keep")
-        if kept is None:
-            raise InvalidInput("keep is None", hint="say for how long metrics are kept")
+        with self._observe("prune_metrics", project_id) as observed:
+            kept = check_ttl(keep, "keep")
+            if kept is None:
+                raise InvalidInput("keep is None", hint="say for how long metrics are kept")
+            observed.results = await self._prune(kept, project_id, connection)
+        return observed.results
+
+    async def _prune(
+        self,
+        kept: timedelta,
+        project_id: str | None,
+        connection: AsyncConnection[Any] | None,
+    ) -> int:
         filters, parameters = _filters(None, project_id, None, None, None)
         parameters |= {"before": datetime.now(UTC) - kept, "limit": PRUNE_ROWS}
         deleted, batch = 0, PRUNE_ROWS
@@ -230,7 +252,7 @@ class AsyncMetricStore:
             return
         self._next_prune = time.monotonic() + PRUNE_SECONDS
         try:
-            await self.prune(keep=timedelta(days=keep_days))
+            await self._prune(timedelta(days=keep_days), None, None)
         except PgrecallError as error:
             logger.warning("metrics older than %g days could not be deleted: %s", keep_days, error)
 

@@ -17,6 +17,8 @@ from pgrecall.driver.sockets import has_input
 P = ParamSpec("P")
 Result = TypeVar("Result")
 
+Lock = asyncio.Lock
+
 
 async def call_blocking(
     function: Callable[P, Result], /, *args: P.args, **kwargs: P.kwargs

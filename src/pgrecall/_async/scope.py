@@ -11,7 +11,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import tuple_row
 
 from pgrecall._async.database import AsyncDatabase
-from pgrecall._async.metrics import AsyncMetricStore, Measured
+from pgrecall._async.metrics import AsyncMetricStore
 from pgrecall._async.runtime import call_blocking
 from pgrecall.core.filters import scope_text
 from pgrecall.core.vectors import to_vector
@@ -19,6 +19,7 @@ from pgrecall.embedding.base import Embedder, Mode, RenderEpisode
 from pgrecall.errors import EmbeddingError, InvalidInput
 from pgrecall.models import Json, VectorLike
 from pgrecall.sql import statement
+from pgrecall.telemetry.operations import Embedding, Operation, OperationName, Telemetry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,7 @@ class AsyncScope:
     database: AsyncDatabase
     embedder: Embedder
     metrics: AsyncMetricStore
+    telemetry: Telemetry
     render: RenderEpisode
     project_id: str | None = None
 
@@ -49,27 +51,35 @@ class AsyncScope:
         )
 
     def measure(
-        self, operation: str, project_id: str | None, connection: AsyncConnection[Any] | None
-    ) -> Measured:
-        """Time an operation for the metrics."""
-        return self.metrics.measure(operation, project_id, connection)
+        self,
+        operation: OperationName,
+        project_id: str | None,
+        connection: AsyncConnection[Any] | None,
+    ) -> Operation:
+        """Observe an operation, from the checks of what was given to its results."""
+        return self.metrics.measure(
+            operation, project_id if project_id is not None else self.project_id, connection
+        )
 
     @property
     def dimensions(self) -> int:
         """Length of the vectors of this database."""
         return self.database.facts.dimensions
 
-    async def embed(self, texts: Sequence[str], mode: Mode) -> Sequence[VectorLike]:
-        """Turn texts into vectors. No connection is held meanwhile.
+    async def embed(
+        self, texts: Sequence[str], mode: Mode, operation: Operation | None = None
+    ) -> Sequence[VectorLike]:
+        """Turn texts into vectors, for an operation or none. No connection is held meanwhile.
 
         Raises:
             EmbeddingError: The embedder failed, or returned another number of vectors.
         """
-        vectors = await call_blocking(self.embedder.embed, texts, mode)
+        identity = self.embedder.identity
+        with Embedding(self.telemetry, identity, mode, len(texts), operation):
+            vectors = await call_blocking(self.embedder.embed, texts, mode)
         if len(vectors) != len(texts):
             raise EmbeddingError(
-                f"the embedder {self.embedder.identity} returned {len(vectors)} vectors "
-                f"for {len(texts)} texts"
+                f"the embedder {identity} returned {len(vectors)} vectors for {len(texts)} texts"
             )
         return vectors
 
@@ -78,6 +88,7 @@ class AsyncScope:
         query: str | Json | None,
         embedding: VectorLike | None,
         connection: AsyncConnection[Any] | None,
+        operation: Operation,
     ) -> Vector:
         """Return the vector of a query given as text, as a situation or as a vector.
 
@@ -95,7 +106,7 @@ class AsyncScope:
                     "no text can be embedded while your transaction waits",
                     hint="embed it first with memory.embed(text), and give embedding=",
                 )
-            embedding = (await self.embed([self._query_text(query)], "query"))[0]
+            embedding = (await self.embed([self._query_text(query)], "query", operation))[0]
         return to_vector(embedding, self.dimensions)
 
     async def nearest(

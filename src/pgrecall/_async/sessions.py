@@ -18,6 +18,7 @@ from pgrecall.core.pages import to_page
 from pgrecall.errors import InvalidInput, NotFound
 from pgrecall.models import Json, Page, Session
 from pgrecall.sql import statement
+from pgrecall.telemetry.operations import Operation
 
 DEFAULT_TTL = timedelta(hours=1)
 _UNCHANGED: Mapping[str, None] = {
@@ -64,20 +65,20 @@ class AsyncSessionStore:
         Raises:
             InvalidInput: A value cannot be stored.
         """
-        project_id = self._scope.project(project_id)
-        if project_id is None:
-            raise InvalidInput(
-                "project_id is missing", hint="give project_id=, or use memory.project(...)"
-            )
-        values = {
-            "session_id": None if session_id is None else check_uuid(session_id, "session_id"),
-            "project_id": scope_text(project_id, "project_id"),
-            "user_id": scope_text(user_id, "user_id", 100),
-            "goal": self._goal(goal),
-            "context": self._document(context, "context"),
-            "ttl": check_ttl(ttl, "ttl") or DEFAULT_TTL,
-        }
         with self._scope.measure("open_session", project_id, connection) as measured:
+            project_id = self._scope.project(project_id)
+            if project_id is None:
+                raise InvalidInput(
+                    "project_id is missing", hint="give project_id=, or use memory.project(...)"
+                )
+            values = {
+                "session_id": None if session_id is None else check_uuid(session_id, "session_id"),
+                "project_id": scope_text(project_id, "project_id"),
+                "user_id": scope_text(user_id, "user_id", 100),
+                "goal": self._goal(goal),
+                "context": self._document(context, "context"),
+                "ttl": check_ttl(ttl, "ttl") or DEFAULT_TTL,
+            }
             rows = await self._database.fetch(
                 statement("sessions", "open"),
                 values,
@@ -100,7 +101,8 @@ class AsyncSessionStore:
         Raises:
             NotFound: No such session (in that project).
         """
-        return await self._one("get", session_id, {}, project_id, connection)
+        with self._scope.measure("get_session", project_id, connection) as measured:
+            return await self._one("get", session_id, {}, project_id, connection, measured)
 
     async def active(
         self,
@@ -144,11 +146,11 @@ class AsyncSessionStore:
         Raises:
             InvalidInput: A filter cannot be meant.
         """
-        project_id = self._scope.project(project_id)
-        filters, parameters = session_filters(
-            project_id=project_id, user_id=user_id, active=active, cursor=cursor
-        )
         with self._scope.measure("list_sessions", project_id, connection) as measured:
+            project_id = self._scope.project(project_id)
+            filters, parameters = session_filters(
+                project_id=project_id, user_id=user_id, active=active, cursor=cursor
+            )
             rows = await self._database.fetch(
                 statement("sessions", "list", filters),
                 {**parameters, "limit": check_limit(limit) + 1},
@@ -175,8 +177,9 @@ class AsyncSessionStore:
             NotFound: No such live session (in that project).
             InvalidInput: The context is no JSON object that can be stored.
         """
-        values = {"context": self._document(context, "context")}
-        return await self._one("update", session_id, values, project_id, connection)
+        with self._scope.measure("update_session", project_id, connection) as measured:
+            values = {"context": self._document(context, "context")}
+            return await self._one("update", session_id, values, project_id, connection, measured)
 
     async def append_thought(
         self,
@@ -192,8 +195,9 @@ class AsyncSessionStore:
             NotFound: No such live session (in that project).
             InvalidInput: The thought is no JSON object that can be stored.
         """
-        values = {"thought": self._document(thought, "thought")}
-        return await self._one("update", session_id, values, project_id, connection)
+        with self._scope.measure("update_session", project_id, connection) as measured:
+            values = {"thought": self._document(thought, "thought")}
+            return await self._one("update", session_id, values, project_id, connection, measured)
 
     async def set_goal(
         self,
@@ -208,9 +212,9 @@ class AsyncSessionStore:
         Raises:
             NotFound: No such live session (in that project).
         """
-        return await self._one(
-            "update", session_id, {"goal": self._goal(goal)}, project_id, connection
-        )
+        with self._scope.measure("update_session", project_id, connection) as measured:
+            values = {"goal": self._goal(goal)}
+            return await self._one("update", session_id, values, project_id, connection, measured)
 
     async def relate_episode(
         self,
@@ -225,8 +229,9 @@ class AsyncSessionStore:
         Raises:
             NotFound: No such live session (in that project).
         """
-        values = {"episode_id": check_uuid(episode_id, "episode_id")}
-        return await self._one("update", session_id, values, project_id, connection)
+        with self._scope.measure("update_session", project_id, connection) as measured:
+            values = {"episode_id": check_uuid(episode_id, "episode_id")}
+            return await self._one("update", session_id, values, project_id, connection, measured)
 
     async def extend(
         self,
@@ -241,9 +246,9 @@ class AsyncSessionStore:
         Raises:
             NotFound: No such live session (in that project).
         """
-        return await self._one(
-            "update", session_id, {"ttl": check_ttl(ttl, "ttl")}, project_id, connection
-        )
+        with self._scope.measure("update_session", project_id, connection) as measured:
+            values = {"ttl": check_ttl(ttl, "ttl")}
+            return await self._one("update", session_id, values, project_id, connection, measured)
 
     async def close(
         self,
@@ -257,15 +262,16 @@ class AsyncSessionStore:
         Raises:
             NotFound: No such session (in that project).
         """
-        return await self._one("close", session_id, {}, project_id, connection)
+        with self._scope.measure("close_session", project_id, connection) as measured:
+            return await self._one("close", session_id, {}, project_id, connection, measured)
 
     async def expire(self, *, connection: AsyncConnection[Any] | None = None) -> int:
         """End every session whose time is up, in all projects or the one bound; returns how many.
 
         The database function ``cleanup_expired_working_memory()`` does the same for all projects.
         """
-        filters, parameters = project_filter(self._scope.project_id)
-        with self._scope.measure("expire_sessions", self._scope.project_id, connection) as measured:
+        with self._scope.measure("expire_sessions", None, connection) as measured:
+            filters, parameters = project_filter(self._scope.project_id)
             measured.results = await self._database.execute(
                 statement("sessions", "expire", filters), parameters, connection=connection
             )
@@ -283,14 +289,16 @@ class AsyncSessionStore:
         Raises:
             NotFound: No such session (in that project).
         """
-        filters, parameters = project_filter(self._scope.project(project_id))
-        wanted = check_uuid(session_id, "session_id")
-        if not await self._database.execute(
-            statement("sessions", "delete", filters),
-            {**parameters, "session_id": wanted},
-            connection=connection,
-        ):
-            raise NotFound(f"there is no session {wanted}")
+        with self._scope.measure("delete_session", project_id, connection) as measured:
+            filters, parameters = project_filter(self._scope.project(project_id))
+            wanted = check_uuid(session_id, "session_id")
+            measured.results = await self._database.execute(
+                statement("sessions", "delete", filters),
+                {**parameters, "session_id": wanted},
+                connection=connection,
+            )
+            if not measured.results:
+                raise NotFound(f"there is no session {wanted}")
 
     async def _one(
         self,
@@ -299,21 +307,21 @@ class AsyncSessionStore:
         values: Mapping[str, Any],
         project_id: str | None,
         connection: AsyncConnection[Any] | None,
+        measured: Operation,
     ) -> Session:
         project_id = self._scope.project(project_id)
         filters, parameters = project_filter(project_id)
         wanted = check_uuid(session_id, "session_id")
         if name == "update":
             parameters |= _UNCHANGED
-        with self._scope.measure(f"{name}_session", project_id, connection) as measured:
-            rows = await self._database.fetch(
-                statement("sessions", name, filters),
-                {**parameters, **values, "session_id": wanted},
-                class_row(Session),
-                connection=connection,
-                writing=name != "get",
-            )
-            measured.results = len(rows)
+        rows = await self._database.fetch(
+            statement("sessions", name, filters),
+            {**parameters, **values, "session_id": wanted},
+            class_row(Session),
+            connection=connection,
+            writing=name != "get",
+        )
+        measured.results = len(rows)
         if not rows:
             where = f" in project {project_id!r}" if project_id is not None else ""
             if name != "update":

@@ -20,13 +20,17 @@ from psycopg_pool import ConnectionPool
 from pgrecall._sync.runtime import check_alive
 from pgrecall.config import Settings
 from pgrecall.core.documents import from_json
-from pgrecall.driver import translate, translate_connect
+from pgrecall.driver import is_pooled, translate, translate_connect
 from pgrecall.driver.facts import Facts, check_schema, missing_settings
 from pgrecall.driver.settings import RECALL_SETTINGS
 from pgrecall.errors import ConfigurationError, InvalidInput, SchemaMissing
 from pgrecall.sql import load
 
 Row = TypeVar("Row")
+
+
+class OwnConnection(Connection[Any]):
+    """A connection of a client's own pool; only on these may statements be prepared."""
 
 
 class Database:
@@ -54,9 +58,10 @@ class Database:
         database._open_pool()
         return database
 
-    def _new_pool(self) -> ConnectionPool[Connection[Any]]:
+    def _new_pool(self) -> ConnectionPool[OwnConnection]:
         return ConnectionPool(
             self._dsn,
+            connection_class=OwnConnection,
             min_size=min(self.settings.pool_min_size, self.settings.pool_max_size),
             max_size=self.settings.pool_max_size,
             timeout=self.settings.connect_timeout,
@@ -89,6 +94,10 @@ class Database:
         if self._pid == os.getpid():
             self._pool.close()
 
+    def pool_stats(self) -> Mapping[str, int]:
+        """Return what the pool counts; nothing in a fork that has not used it yet."""
+        return self._pool.get_stats() if self._pid == os.getpid() else {}
+
     @contextmanager
     def _lend(
         self, connection: Connection[Any] | None
@@ -109,7 +118,7 @@ class Database:
             connection.info.transaction_status == TransactionStatus.IDLE
         ):
             # Opens the caller's transaction, so that what follows is a savepoint inside it.
-            connection.execute(load("connection")["open_transaction"])
+            connection.execute(load("connection")["open_transaction"], prepare=False)
         with connection.transaction():
             yield connection
 
@@ -188,6 +197,7 @@ class Database:
                 lent.execute(
                     load("connection")["local_settings"],
                     {"names": [*wanted], "values": [*wanted.values()]},
+                    prepare=_prepare(lent),
                 )
                 return self.run(lent, statement, parameters, row_factory)
 
@@ -203,7 +213,7 @@ class Database:
             self.statement(connection, writing=True) as lent,
             self._cursor(lent, dict_row) as cursor,
         ):
-            cursor.execute(statement, parameters)
+            cursor.execute(statement, parameters, prepare=_prepare(lent))
             return cursor.rowcount
 
     def run(
@@ -215,7 +225,7 @@ class Database:
     ) -> Sequence[Row]:
         """Run one statement on a connection that was lent, and return its rows."""
         with self._cursor(lent, row_factory) as cursor:
-            cursor.execute(statement, parameters)
+            cursor.execute(statement, parameters, prepare=_prepare(lent))
             return cursor.fetchall()
 
     def _cursor(
@@ -226,6 +236,15 @@ class Database:
             # A cursor has adapters of its own, so the caller's connection keeps none of ours.
             register_vector_info(cursor, self.facts.vector)  # type: ignore[arg-type]
         return cursor
+
+
+def _prepare(lent: Connection[Any]) -> bool | None:
+    """Return None to prepare as the pool is set to, False for a caller's connection.
+
+    Whether that one leads through a pooler, where a prepared statement may not be there at the
+    next call, is not known, and what stays prepared there would be the caller's to clean up.
+    """
+    return None if isinstance(lent, OwnConnection) else False
 
 
 def _check_connection(connection: object) -> None:
@@ -266,7 +285,7 @@ def _explore(dsn: str, settings: Settings) -> Facts:
                 server_version=description["server_version"],
                 in_recovery=description["in_recovery"],
                 dimensions=description["dimensions"],
-                pooled=connection.info.backend_pid != description["backend_pid"],
+                pooled=is_pooled(connection, description["backend_pid"]),
                 vector=vector,
                 missing_settings=missing_settings(_sources(connection)),
             )

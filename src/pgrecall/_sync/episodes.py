@@ -121,28 +121,29 @@ class EpisodeStore:
             Conflict: The ``external_id`` or ``episode_id`` stands for something else.
             OutcomeUnknown: The connection broke; repeat the call with the same ``external_id``.
         """
-        if episode is None:
-            episode = self._new(
-                {
-                    "project_id": project_id,
-                    "agent_version": agent_version,
-                    "perception": perception,
-                    "reasoning": reasoning,
-                    "action": action,
-                    "outcome": outcome,
-                    "outcome_quality": outcome_quality,
-                    "timestamp": timestamp,
-                    "control_mode": control_mode,
-                    "decision_source": decision_source,
-                    "sprint_id": sprint_id,
-                    "chronicle_note_id": chronicle_note_id,
-                    "external_id": external_id,
-                    "episode_id": episode_id,
-                    "embedding": embedding,
-                }
-            )
-        recorded = self._recorder.write([episode], "record_episode", embed, connection)
-        return recorded.episodes[0]
+        with self._scope.measure("record_episode", project_id, connection) as measured:
+            if episode is None:
+                episode = self._new(
+                    {
+                        "project_id": project_id,
+                        "agent_version": agent_version,
+                        "perception": perception,
+                        "reasoning": reasoning,
+                        "action": action,
+                        "outcome": outcome,
+                        "outcome_quality": outcome_quality,
+                        "timestamp": timestamp,
+                        "control_mode": control_mode,
+                        "decision_source": decision_source,
+                        "sprint_id": sprint_id,
+                        "chronicle_note_id": chronicle_note_id,
+                        "external_id": external_id,
+                        "episode_id": episode_id,
+                        "embedding": embedding,
+                    }
+                )
+            recorded = self._recorder.write([episode], embed, connection, measured)
+            return recorded.episodes[0]
 
     def record_many(
         self,
@@ -162,8 +163,12 @@ class EpisodeStore:
             InvalidInput: A value cannot be stored, with the position of its episode.
             Conflict: An identifier stands for something else; nothing was written.
         """
-        given = [item if isinstance(item, NewEpisode) else self._new(item) for item in episodes]
-        return self._recorder.write(given, "record_episodes", embed, connection)
+        items = list(episodes)
+        if not items:
+            return RecordedMany(episodes=[], created=0, existing=0)
+        with self._scope.measure("record_episodes", None, connection) as measured:
+            given = [item if isinstance(item, NewEpisode) else self._new(item) for item in items]
+            return self._recorder.write(given, embed, connection, measured)
 
     def record_outcome(
         self,
@@ -187,21 +192,19 @@ class EpisodeStore:
             InvalidInput: Neither was given, or a value cannot be stored.
             NotFound: No such episode (in that project).
         """
-        if outcome is None and quality is None:
-            raise InvalidInput("neither outcome nor quality was given", hint="give one or both")
-        max_bytes = self._database.settings.max_document_bytes
-        return self._one(
-            "record_outcome",
-            episode_id,
-            {
+        with self._scope.measure("record_outcome", project_id, connection) as measured:
+            if outcome is None and quality is None:
+                raise InvalidInput("neither outcome nor quality was given", hint="give one or both")
+            max_bytes = self._database.settings.max_document_bytes
+            values = {
                 "outcome": None
                 if outcome is None
                 else to_json(outcome, name="outcome", max_bytes=max_bytes),
                 "quality": check_fraction(quality, "quality"),
-            },
-            project_id,
-            connection,
-        )
+            }
+            episode = self._one("record_outcome", episode_id, values, project_id, connection)
+            measured.results = 1
+        return episode
 
     def get(
         self,
@@ -215,7 +218,10 @@ class EpisodeStore:
         Raises:
             NotFound: No such episode (in that project).
         """
-        return self._one("get", episode_id, {}, project_id, connection)
+        with self._scope.measure("get_episode", project_id, connection) as measured:
+            episode = self._one("get", episode_id, {}, project_id, connection)
+            measured.results = 1
+        return episode
 
     def _one(
         self,
@@ -228,16 +234,13 @@ class EpisodeStore:
         project_id = self._scope.project(project_id)
         filters, parameters = project_filter(project_id)
         wanted = check_uuid(episode_id, "episode_id")
-        operation = "get_episode" if name == "get" else name
-        with self._scope.measure(operation, project_id, connection) as measured:
-            rows = self._database.fetch(
-                statement("episodes", name, filters),
-                {**parameters, **values, "episode_id": wanted},
-                class_row(Episode),
-                connection=connection,
-                writing=name != "get",
-            )
-            measured.results = len(rows)
+        rows = self._database.fetch(
+            statement("episodes", name, filters),
+            {**parameters, **values, "episode_id": wanted},
+            class_row(Episode),
+            connection=connection,
+            writing=name != "get",
+        )
         if not rows:
             where = f" in project {project_id!r}" if project_id is not None else ""
             raise NotFound(f"there is no episode {wanted}{where}")
@@ -251,13 +254,15 @@ class EpisodeStore:
         connection: Connection[Any] | None = None,
     ) -> dict[UUID, Vector]:
         """Return the stored vectors of those of the episodes that have one."""
-        filters, parameters = project_filter(self._scope.project(project_id))
-        rows = self._database.fetch(
-            statement("episodes", "embeddings", filters),
-            {**parameters, "episode_ids": check_uuids(episode_ids, "episode_ids")},
-            tuple_row,
-            connection=connection,
-        )
+        with self._scope.measure("get_embeddings", project_id, connection) as measured:
+            filters, parameters = project_filter(self._scope.project(project_id))
+            rows = self._database.fetch(
+                statement("episodes", "embeddings", filters),
+                {**parameters, "episode_ids": check_uuids(episode_ids, "episode_ids")},
+                tuple_row,
+                connection=connection,
+            )
+            measured.results = len(rows)
         return dict(rows)
 
     def list(
@@ -295,38 +300,42 @@ class EpisodeStore:
         Raises:
             InvalidInput: A filter cannot be meant.
         """
-        project_id = self._scope.project(project_id)
-        filters, parameters = episode_filters(
-            project_id=project_id,
-            since=since,
-            until=until,
-            sprint_id=sprint_id,
-            decision_source=decision_source,
-            agent_version=agent_version,
-            min_quality=min_quality,
-            max_quality=max_quality,
-            with_outcome=with_outcome,
-            cursor=cursor,
-        )
-        parameters["limit"] = check_limit(limit) + 1
-        text = statement("episodes", "list", filters)
         with self._scope.measure("list_episodes", project_id, connection) as measured:
+            project_id = self._scope.project(project_id)
+            filters, parameters = episode_filters(
+                project_id=project_id,
+                since=since,
+                until=until,
+                sprint_id=sprint_id,
+                decision_source=decision_source,
+                agent_version=agent_version,
+                min_quality=min_quality,
+                max_quality=max_quality,
+                with_outcome=with_outcome,
+                cursor=cursor,
+            )
+            parameters["limit"] = check_limit(limit) + 1
+            text = statement("episodes", "list", filters)
             rows = self._database.fetch(
                 text, parameters, class_row(Episode), connection=connection
             )
-            measured.results = min(len(rows), limit)
-        return to_page(rows, limit, lambda row: (row.timestamp, row.episode_id))
+            page = to_page(rows, limit, lambda row: (row.timestamp, row.episode_id))
+            measured.results = len(page)
+        return page
 
     def count(self, *, connection: Connection[Any] | None = None, **filters: Any) -> int:
         """Return how many episodes match; takes the filters of ``list``."""
-        filters["project_id"] = self._scope.project(filters.get("project_id"))
-        try:
-            names, parameters = episode_filters(**filters)
-        except TypeError as error:
-            raise InvalidInput(f"not a filter of episodes: {error}") from error
-        rows = self._database.fetch(
-            statement("episodes", "count", names), parameters, scalar_row, connection=connection
-        )
+        given = filters.get("project_id")
+        with self._scope.measure("count_episodes", given, connection) as measured:
+            filters["project_id"] = self._scope.project(given)
+            try:
+                names, parameters = episode_filters(**filters)
+            except TypeError as error:
+                raise InvalidInput(f"not a filter of episodes: {error}") from error
+            rows = self._database.fetch(
+                statement("episodes", "count", names), parameters, scalar_row, connection=connection
+            )
+            measured.results = len(rows)
         return int(rows[0])
 
     def recall(
@@ -376,21 +385,23 @@ class EpisodeStore:
             InvalidVector: The vector has another dimension or no direction.
             EmbeddingError: The text could not be embedded.
         """
-        project_id = self._scope.project(project_id)
-        filters, parameters = episode_filters(
-            project_id=project_id,
-            since=since,
-            until=until,
-            sprint_id=sprint_id,
-            decision_source=decision_source,
-            agent_version=agent_version,
-            min_quality=min_quality,
-            max_quality=max_quality,
-            with_outcome=with_outcome,
-        )
-        parameters |= ranking_parameters(limit, min_similarity, outcome_weight=outcome_weight)
-        parameters["embedding"] = self._scope.query_vector(query, embedding, connection)
         with self._scope.measure("recall_similar", project_id, connection) as measured:
+            project_id = self._scope.project(project_id)
+            filters, parameters = episode_filters(
+                project_id=project_id,
+                since=since,
+                until=until,
+                sprint_id=sprint_id,
+                decision_source=decision_source,
+                agent_version=agent_version,
+                min_quality=min_quality,
+                max_quality=max_quality,
+                with_outcome=with_outcome,
+            )
+            parameters |= ranking_parameters(limit, min_similarity, outcome_weight=outcome_weight)
+            parameters["embedding"] = self._scope.query_vector(
+                query, embedding, connection, measured
+            )
             rows = self._scope.nearest("episodes", filters, parameters, connection)
             hits = [to_recalled(values) for values in rows]
             measured.results = len(hits)
@@ -407,10 +418,9 @@ class EpisodeStore:
         Raises:
             Conflict: Knowledge rests on one of them as evidence; nothing was deleted.
         """
-        project_id = self._scope.project(project_id)
-        filters, parameters = project_filter(project_id)
-        parameters["episode_ids"] = check_uuids(episode_ids, "episode_ids")
         with self._scope.measure("delete_episodes", project_id, connection) as measured:
+            filters, parameters = project_filter(self._scope.project(project_id))
+            parameters["episode_ids"] = check_uuids(episode_ids, "episode_ids")
             with self._database.transaction(connection) as lent:
                 run, text = self._database.run, statement("episodes", "lock", filters)
                 held = run(lent, text, parameters, scalar_row)

@@ -35,6 +35,7 @@ from pgrecall.models import (
     VectorLike,
 )
 from pgrecall.sql import statement
+from pgrecall.telemetry.operations import Operation
 
 
 class KnowledgeStore:
@@ -85,27 +86,30 @@ class KnowledgeStore:
         Raises:
             InvalidInput: A value cannot be stored, evidence is too little or does not exist.
         """
-        project_id = None if shared else self._scope.project(project_id)
-        evidence, against = check_evidence(
-            supporting_episodes, contradicting_episodes, active=active
-        )
-        max_bytes = self._database.settings.max_document_bytes
-        values: dict[str, Any] = {
-            "knowledge_id": None
-            if knowledge_id is None
-            else check_uuid(knowledge_id, "knowledge_id"),
-            "knowledge_type": check_knowledge_type(knowledge_type),
-            "content": to_json(content, name="content", max_bytes=max_bytes),
-            "description": check_text(description, name="description", max_length=max_bytes),
-            "confidence": check_fraction(confidence, "confidence"),
-            "supporting_episodes": evidence,
-            "contradicting_episodes": against,
-            "created_by": check_text(created_by, name="created_by", max_length=50),
-            "active": active,
-            "project_id": scope_text(project_id, "project_id"),
-        }
-        values["embedding"] = self._vector(description, content, embedding, connection)
         with self._scope.measure("add_knowledge", project_id, connection) as measured:
+            project_id = None if shared else self._scope.project(project_id)
+            evidence, against = check_evidence(
+                supporting_episodes, contradicting_episodes, active=active
+            )
+            max_bytes = self._database.settings.max_document_bytes
+            values: dict[str, Any] = {
+                "knowledge_id": None
+                if knowledge_id is None
+                else check_uuid(knowledge_id, "knowledge_id"),
+                "knowledge_type": check_knowledge_type(knowledge_type),
+                "content": to_json(content, name="content", max_bytes=max_bytes),
+                "description": check_text(description, name="description", max_length=max_bytes),
+                "confidence": check_fraction(confidence, "confidence"),
+                "supporting_episodes": evidence,
+                "contradicting_episodes": against,
+                "created_by": check_text(created_by, name="created_by", max_length=50),
+                "active": active,
+                "project_id": scope_text(project_id, "project_id"),
+            }
+            measured.project_id = values["project_id"]
+            values["embedding"] = self._vector(
+                description, content, embedding, connection, measured
+            )
             with self._database.transaction(connection) as lent:
                 self._hold(lent, [*evidence, *against])
                 rows = self._database.run(
@@ -120,6 +124,7 @@ class KnowledgeStore:
         content: Json,
         embedding: VectorLike | None,
         connection: Connection[Any] | None,
+        operation: Operation,
     ) -> Vector | None:
         embedder = self._scope.embedder
         if embedding is None:
@@ -131,7 +136,7 @@ class KnowledgeStore:
                     hint="embed the description first with memory.embed(...), and give embedding=",
                 )
             rendered = render_knowledge(description, content, max_tokens=embedder.max_tokens)
-            embedding = (self._scope.embed([rendered], "document"))[0]
+            embedding = (self._scope.embed([rendered], "document", operation))[0]
         return to_vector(embedding, self._scope.dimensions)
 
     def _hold(self, lent: Connection[Any], episode_ids: Sequence[UUID]) -> None:
@@ -162,8 +167,10 @@ class KnowledgeStore:
         Raises:
             NotFound: No such knowledge (of that project, or shared).
         """
-        with self._scope.measure("get_knowledge", self._scope.project(project_id), connection):
-            return self._one("get", knowledge_id, {}, project_id, connection)
+        with self._scope.measure("get_knowledge", project_id, connection) as measured:
+            known = self._one("get", knowledge_id, {}, project_id, connection)
+            measured.results = 1
+        return known
 
     def list(
         self,
@@ -190,15 +197,15 @@ class KnowledgeStore:
         Raises:
             InvalidInput: A filter cannot be meant.
         """
-        project_id = self._scope.project(project_id)
-        filters, parameters = knowledge_filters(
-            project_id=project_id,
-            knowledge_type=knowledge_type,
-            active=active,
-            min_confidence=min_confidence,
-            cursor=cursor,
-        )
         with self._scope.measure("list_knowledge", project_id, connection) as measured:
+            project_id = self._scope.project(project_id)
+            filters, parameters = knowledge_filters(
+                project_id=project_id,
+                knowledge_type=knowledge_type,
+                active=active,
+                min_confidence=min_confidence,
+                cursor=cursor,
+            )
             rows = self._database.fetch(
                 statement("knowledge", "list", filters),
                 {**parameters, "limit": check_limit(limit) + 1},
@@ -242,16 +249,20 @@ class KnowledgeStore:
         Raises:
             InvalidInput: A filter cannot be meant, or both or neither of text and vector.
         """
-        project_id = self._scope.project(project_id)
-        filters, parameters = knowledge_filters(
-            project_id=project_id,
-            knowledge_type=knowledge_type,
-            active=active,
-            min_confidence=min_confidence,
-        )
-        parameters |= ranking_parameters(limit, min_similarity, confidence_weight=confidence_weight)
-        parameters["embedding"] = self._scope.query_vector(query, embedding, connection)
         with self._scope.measure("recall_knowledge", project_id, connection) as measured:
+            project_id = self._scope.project(project_id)
+            filters, parameters = knowledge_filters(
+                project_id=project_id,
+                knowledge_type=knowledge_type,
+                active=active,
+                min_confidence=min_confidence,
+            )
+            parameters |= ranking_parameters(
+                limit, min_similarity, confidence_weight=confidence_weight
+            )
+            parameters["embedding"] = self._scope.query_vector(
+                query, embedding, connection, measured
+            )
             rows = self._scope.nearest("knowledge", filters, parameters, connection)
             hits = [to_recalled_knowledge(values) for values in rows]
             measured.results = len(hits)
@@ -279,16 +290,19 @@ class KnowledgeStore:
             NotFound: No such active knowledge (of that project, or shared).
             InvalidInput: The episode does not exist.
         """
-        if not isinstance(success, bool):
-            raise InvalidInput(f"success is {success!r}", hint="give True or False")
-        episode = None if episode_id is None else check_uuid(episode_id, "episode_id")
-        values = {"success": success, "episode_id": episode}
-        with self._scope.measure("apply_knowledge", self._scope.project(project_id), connection):
+        with self._scope.measure("apply_knowledge", project_id, connection) as measured:
+            if not isinstance(success, bool):
+                raise InvalidInput(f"success is {success!r}", hint="give True or False")
+            episode = None if episode_id is None else check_uuid(episode_id, "episode_id")
+            values = {"success": success, "episode_id": episode}
             if episode is None:
-                return self._one("apply", knowledge_id, values, project_id, connection)
-            with self._database.transaction(connection) as lent:
-                self._hold(lent, [episode])
-                return self._one("apply", knowledge_id, values, project_id, lent)
+                known = self._one("apply", knowledge_id, values, project_id, connection)
+            else:
+                with self._database.transaction(connection) as lent:
+                    self._hold(lent, [episode])
+                    known = self._one("apply", knowledge_id, values, project_id, lent)
+            measured.results = 1
+        return known
 
     def retire(
         self,
@@ -302,8 +316,10 @@ class KnowledgeStore:
         Raises:
             NotFound: No such knowledge (of that project, or shared).
         """
-        with self._scope.measure("retire_knowledge", self._scope.project(project_id), connection):
-            return self._one("retire", knowledge_id, {}, project_id, connection)
+        with self._scope.measure("retire_knowledge", project_id, connection) as measured:
+            known = self._one("retire", knowledge_id, {}, project_id, connection)
+            measured.results = 1
+        return known
 
     def delete(
         self,
@@ -317,15 +333,16 @@ class KnowledgeStore:
         Raises:
             NotFound: No such knowledge (of that project, or shared).
         """
-        filters, parameters = project_filter(self._scope.project(project_id))
-        wanted = check_uuid(knowledge_id, "knowledge_id")
-        deleted = self._database.execute(
-            statement("knowledge", "delete", filters),
-            {**parameters, "knowledge_id": wanted},
-            connection=connection,
-        )
-        if not deleted:
-            raise NotFound(f"there is no knowledge {wanted}")
+        with self._scope.measure("delete_knowledge", project_id, connection) as measured:
+            filters, parameters = project_filter(self._scope.project(project_id))
+            wanted = check_uuid(knowledge_id, "knowledge_id")
+            measured.results = self._database.execute(
+                statement("knowledge", "delete", filters),
+                {**parameters, "knowledge_id": wanted},
+                connection=connection,
+            )
+            if not measured.results:
+                raise NotFound(f"there is no knowledge {wanted}")
 
     def _one(
         self,

@@ -22,6 +22,7 @@ from pgrecall.core.vectors import to_vector
 from pgrecall.embedding.base import Embedder, Mode, RenderEpisode
 from pgrecall.embedding.choice import choose_embedder
 from pgrecall.targets import resolve_dsn
+from pgrecall.telemetry.choosing import choose_telemetry
 
 
 class ProjectMemory:
@@ -93,8 +94,9 @@ class Memory(ProjectMemory):
             settings: Settings to use instead of those of the environment.
 
         Raises:
-            ConfigurationError: A setting is wrong, or the embedder's dimension is not the
-                database's.
+            ConfigurationError: A setting is wrong, the embedder's dimension is not the
+                database's, or metrics cannot be served at the port set for them.
+            MissingExtra: Something is switched on whose package is not installed.
             SchemaMismatch: The database is not provisioned, or for another version.
             Unavailable: No connection could be had.
         """
@@ -105,12 +107,22 @@ class Memory(ProjectMemory):
             chosen = call_blocking(
                 choose_embedder, embedder or settings.embedder, database.facts.dimensions
             )
+            place = _place(database) if settings.traces else None
+            telemetry = call_blocking(choose_telemetry, settings, place)
         except BaseException:
             database.close()
             raise
-        metrics = MetricStore(database, enabled=settings.metrics)
+        metrics = MetricStore(database, telemetry, enabled=settings.metrics)
         metrics.start()
-        return cls(Scope(database=database, embedder=chosen, metrics=metrics, render=render))
+        return cls(
+            Scope(
+                database=database,
+                embedder=chosen,
+                metrics=metrics,
+                telemetry=telemetry,
+                render=render,
+            )
+        )
 
     def project(self, project_id: str) -> ProjectMemory:
         """Return this memory bound to one project; it shares the pool and closes with it.
@@ -135,3 +147,9 @@ class Memory(ProjectMemory):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _place(database: Database) -> tuple[str, str, int]:
+    """Return name, host and port of a database, as its connections know them."""
+    with database.statement(None, writing=False) as lent:
+        return lent.info.dbname, lent.info.host, lent.info.port

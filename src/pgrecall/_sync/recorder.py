@@ -23,6 +23,7 @@ from pgrecall.core.vectors import to_vector
 from pgrecall.errors import Conflict, InvalidInput
 from pgrecall.models import Episode, NewEpisode, RecordedMany
 from pgrecall.sql import statement
+from pgrecall.telemetry.operations import Operation
 
 Embed = Literal["now", "later"]
 
@@ -41,15 +42,15 @@ class Recorder:
             InvalidInput: A value cannot be stored.
             EmbeddingError: The text could not be embedded.
         """
-        (row,) = self._embedded([episode], self._rows([episode]), "now")
+        (row,) = self._embedded([episode], self._rows([episode]), "now", None)
         return replace(episode, embedding=row.embedding)
 
     def write(
         self,
         episodes: Sequence[NewEpisode],
-        operation: str,
         embed: Embed,
         connection: Connection[Any] | None,
+        operation: Operation,
     ) -> RecordedMany:
         """Write episodes in one statement, and tell new ones from those that stood already.
 
@@ -58,18 +59,15 @@ class Recorder:
             Conflict: An identifier stands for something else; nothing was written.
             OutcomeUnknown: The connection broke while they were written.
         """
-        if not episodes:
-            return RecordedMany(episodes=[], created=0, existing=0)
         rows = self._rows(episodes)
+        operation.project_id = rows[0].project_id
         for row in rows:
             self._scope.project(row.project_id)
         if connection is not None:
             self._refuse_embedding(rows, embed)
-        rows = self._embedded(episodes, rows, embed)
-        project_id = rows[0].project_id
-        with self._scope.measure(operation, project_id, connection) as measured:
-            recorded = self._insert(rows, connection)
-            measured.results = recorded.created
+        rows = self._embedded(episodes, rows, embed, operation)
+        recorded = self._insert(rows, connection)
+        operation.results = recorded.created
         return recorded
 
     def _refuse_embedding(self, rows: Sequence[EpisodeRow], embed: Embed) -> None:
@@ -95,7 +93,11 @@ class Recorder:
         return rows
 
     def _embedded(
-        self, episodes: Sequence[NewEpisode], rows: Sequence[EpisodeRow], embed: Embed
+        self,
+        episodes: Sequence[NewEpisode],
+        rows: Sequence[EpisodeRow],
+        embed: Embed,
+        operation: Operation | None,
     ) -> Sequence[EpisodeRow]:
         """Return the rows with the vectors that were not given; they are checked by then."""
         if embed not in ("now", "later"):
@@ -116,7 +118,9 @@ class Recorder:
         # An episode of which nothing can be said has no vector: no query is like it.
         said = [i for i in missing if texts[i].strip()]
         embedded = [*rows]
-        vectors = self._scope.embed([texts[i] for i in said], "document") if said else []
+        vectors = (
+            self._scope.embed([texts[i] for i in said], "document", operation) if said else []
+        )
         for i, vector in zip(said, vectors, strict=True):
             embedded[i] = replace(rows[i], embedding=to_vector(vector, self._scope.dimensions))
         return embedded

@@ -16,6 +16,8 @@ from pgrecall.driver.sockets import has_input
 P = ParamSpec("P")
 Result = TypeVar("Result")
 
+Lock = threading.Lock
+
 
 def call_blocking(function: Callable[P, Result], /, *args: P.args, **kwargs: P.kwargs) -> Result:
     """Run a blocking function here and now."""

@@ -12,7 +12,7 @@ from psycopg import Connection
 from psycopg.rows import tuple_row
 
 from pgrecall._sync.database import Database
-from pgrecall._sync.metrics import MetricStore, Measured
+from pgrecall._sync.metrics import MetricStore
 from pgrecall._sync.runtime import call_blocking
 from pgrecall.core.filters import scope_text
 from pgrecall.core.vectors import to_vector
@@ -20,6 +20,7 @@ from pgrecall.embedding.base import Embedder, Mode, RenderEpisode
 from pgrecall.errors import EmbeddingError, InvalidInput
 from pgrecall.models import Json, VectorLike
 from pgrecall.sql import statement
+from pgrecall.telemetry.operations import Embedding, Operation, OperationName, Telemetry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,7 @@ class Scope:
     database: Database
     embedder: Embedder
     metrics: MetricStore
+    telemetry: Telemetry
     render: RenderEpisode
     project_id: str | None = None
 
@@ -50,27 +52,35 @@ class Scope:
         )
 
     def measure(
-        self, operation: str, project_id: str | None, connection: Connection[Any] | None
-    ) -> Measured:
-        """Time an operation for the metrics."""
-        return self.metrics.measure(operation, project_id, connection)
+        self,
+        operation: OperationName,
+        project_id: str | None,
+        connection: Connection[Any] | None,
+    ) -> Operation:
+        """Observe an operation, from the checks of what was given to its results."""
+        return self.metrics.measure(
+            operation, project_id if project_id is not None else self.project_id, connection
+        )
 
     @property
     def dimensions(self) -> int:
         """Length of the vectors of this database."""
         return self.database.facts.dimensions
 
-    def embed(self, texts: Sequence[str], mode: Mode) -> Sequence[VectorLike]:
-        """Turn texts into vectors. No connection is held meanwhile.
+    def embed(
+        self, texts: Sequence[str], mode: Mode, operation: Operation | None = None
+    ) -> Sequence[VectorLike]:
+        """Turn texts into vectors, for an operation or none. No connection is held meanwhile.
 
         Raises:
             EmbeddingError: The embedder failed, or returned another number of vectors.
         """
-        vectors = call_blocking(self.embedder.embed, texts, mode)
+        identity = self.embedder.identity
+        with Embedding(self.telemetry, identity, mode, len(texts), operation):
+            vectors = call_blocking(self.embedder.embed, texts, mode)
         if len(vectors) != len(texts):
             raise EmbeddingError(
-                f"the embedder {self.embedder.identity} returned {len(vectors)} vectors "
-                f"for {len(texts)} texts"
+                f"the embedder {identity} returned {len(vectors)} vectors for {len(texts)} texts"
             )
         return vectors
 
@@ -79,6 +89,7 @@ class Scope:
         query: str | Json | None,
         embedding: VectorLike | None,
         connection: Connection[Any] | None,
+        operation: Operation,
     ) -> Vector:
         """Return the vector of a query given as text, as a situation or as a vector.
 
@@ -96,7 +107,7 @@ class Scope:
                     "no text can be embedded while your transaction waits",
                     hint="embed it first with memory.embed(text), and give embedding=",
                 )
-            embedding = (self.embed([self._query_text(query)], "query"))[0]
+            embedding = (self.embed([self._query_text(query)], "query", operation))[0]
         return to_vector(embedding, self.dimensions)
 
     def nearest(

@@ -38,11 +38,12 @@ def demo(
     of yours is never touched. The tables come in a pipe too, unless --json is given.
     """
     from pgrecall import Memory
+    from pgrecall.cli.opening import quiet
     from pgrecall.config import load_settings
     from pgrecall.demo import play
 
     show = printer(as_json)
-    settings = load_settings()
+    settings = quiet(load_settings())
     with working("opening the memory") as progress:
         target, database = _target(settings, progress)
     with (

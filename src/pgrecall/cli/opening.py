@@ -8,6 +8,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pgrecall import Memory
+    from pgrecall.config import Settings
+
+
+def quiet(settings: Settings) -> Settings:
+    """Return settings that open no port: a short command is not what Prometheus watches."""
+    return settings.model_copy(update={"prometheus": False, "prometheus_port": None})
 
 
 @contextmanager
@@ -22,7 +28,7 @@ def open_memory(dsn: str | None, embedder: str | None = None) -> Iterator[Memory
     from pgrecall.config import load_settings
     from pgrecall.targets import resolve_dsn
 
-    settings = load_settings(dsn=dsn, embedder=embedder)
+    settings = quiet(load_settings(dsn=dsn, embedder=embedder))
     # Resolved here rather than in open(), to show what takes so long at the first time.
     with working("opening the memory", at_once=False) as progress:
         target = resolve_dsn(settings, progress=progress)

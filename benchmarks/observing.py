@@ -1,0 +1,209 @@
+"""What observing costs: recalls with everything off, with metric rows, and with everything on.
+
+Run it with ``python -m benchmarks.observing [--rows N] [--rounds N] [--save]``. It starts an
+embedded server of its own. Everything on is: metric rows, Prometheus, and JSON log records of
+every operation, written to a file. Calls are made in each of the three ways in turns. The metric
+rows are written in batches, as the client does in the background; here each batch is timed, and
+every recall bears its part of it. Target: everything on takes at most 5 % of the throughput.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.data import World
+from benchmarks.floor import database, fill
+from benchmarks.measuring import interleave, ratio, save
+from pgrecall import Memory
+from pgrecall._sync.metrics import FLUSH_ROWS
+from pgrecall.telemetry.json_lines import JsonFormatter
+from pgrecall.testing import Database
+
+DIMENSIONS = 384
+LIMIT = 10
+BATCH = FLUSH_ROWS - 1
+QUERIES = 256
+TARGET = 0.05
+OFF, ROWS, ALL = "everything off", "metric rows", "metric rows, Prometheus, JSON logs"
+console = Console(width=100)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """Recalls a second, and the part of those with everything off that is lost.
+
+    ``lowest`` and ``highest`` are the cost in ten parts of the run. ``row_ms`` is what the writing
+    of one metric row takes.
+    """
+
+    name: str
+    recalls_per_second: float
+    p50_ms: float
+    row_ms: float
+    cost: float
+    lowest: float
+    highest: float
+
+
+@contextmanager
+def logging_to(path: Path) -> Iterator[logging.Logger]:
+    """Give the logger of operations, writing JSON to a file while it is not ``disabled``."""
+    logger = logging.getLogger("pgrecall.operations")
+    handler = logging.FileHandler(path)
+    handler.setFormatter(JsonFormatter())
+    before = (logger.level, logger.propagate)
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    try:
+        yield logger
+    finally:
+        logger.disabled = False
+        logger.level, logger.propagate = before
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def measure(base: Database, rows: int, rounds: int, log: Path) -> list[Rate]:
+    """Return the rates of the three ways."""
+    world = World(DIMENSIONS)
+    queries = world.vectors(QUERIES, queries=True)
+    changes: dict[str, dict[str, bool | int]] = {
+        OFF: {"metrics": False},
+        ROWS: {"metrics": True},
+        ALL: {"metrics": True, "prometheus": True},
+    }
+    for given in changes.values():
+        # What is compared is observing, not one server process against two that take turns.
+        given["pool_max_size"] = 1
+    with ExitStack() as stack:
+        memories = {
+            name: stack.enter_context(
+                Memory.open(
+                    base.dsn, embedder="none", settings=base.settings.model_copy(update=given)
+                )
+            )
+            for name, given in changes.items()
+        }
+        fill(memories[OFF], base, world, rows)
+        logger = stack.enter_context(logging_to(log))
+
+        def recall(name: str, offset: int) -> Callable[[int], object]:
+            recalled = memories[name].episodes.recall
+
+            def call(i: int) -> object:
+                logger.disabled = name != ALL
+                return recalled(embedding=queries[(i + offset) % QUERIES], limit=LIMIT)
+
+            return call
+
+        # At different queries at a time, or one would find what it needs in the caches for another.
+        calls = {name: recall(name, 85 * i) for i, name in enumerate(changes)}
+        interleave(calls, QUERIES, warm_up=0)
+        taken: dict[str, list[float]] = {name: [] for name in changes}
+        row_ms: dict[str, list[float]] = {name: [] for name in changes}
+        for done in range(0, rounds, BATCH):
+            for name, part in interleave(calls, min(BATCH, rounds - done), warm_up=0).items():
+                taken[name] += part
+                # A little before the client would do it by itself.
+                start = time.perf_counter()
+                written = memories[name].metrics.flush()
+                if written:
+                    row_ms[name].append((time.perf_counter() - start) * 1000 / written)
+        check_observed(memories, rounds + QUERIES, log)
+    return [
+        summarise(
+            name, taken[name], taken[OFF], 0 if name == OFF else statistics.median(row_ms[name])
+        )
+        for name in changes
+    ]
+
+
+def check_observed(memories: Mapping[str, Memory], made: int, log: Path) -> None:
+    """Make sure that what was to be on was on, and nothing else.
+
+    Raises:
+        RuntimeError: Something was not observed as it should have been.
+    """
+    from prometheus_client import REGISTRY
+
+    count = "pgrecall_operation_duration_seconds_count"
+    counted = REGISTRY.get_sample_value(count, {"operation": "recall_similar", "project": ""})
+    rows = memories[ALL].metrics.summary(operation_type="recall_similar")["recall_similar"].count
+    with log.open() as file:
+        lines = sum('"operation":"recall_similar"' in line for line in file)
+    if (counted, rows, lines) != (made, 2 * made, made):
+        raise RuntimeError(f"of {made} recalls: {counted} counted, {rows} rows, {lines} lines")
+
+
+def summarise(name: str, taken: Sequence[float], off: Sequence[float], row_ms: float) -> Rate:
+    """Compare the recalls of a way, each with the writing of its row, with everything off."""
+    whole = [ms + row_ms for ms in taken]
+    slower, lowest, highest = ratio(whole, off)
+    return Rate(
+        name=name,
+        recalls_per_second=1000 / statistics.median(whole),
+        p50_ms=statistics.median(taken),
+        row_ms=row_ms,
+        cost=1 - 1 / slower,
+        lowest=1 - 1 / lowest,
+        highest=1 - 1 / highest,
+    )
+
+
+def show(rates: Sequence[Rate]) -> None:
+    table = Table("with", "p50 ms", "a row, ms", "recalls a second", "cost", "in parts of the run")
+    for rate in rates:
+        table.add_row(
+            rate.name,
+            f"{rate.p50_ms:.3f}",
+            f"{rate.row_ms:.4f}",
+            f"{rate.recalls_per_second:,.0f}",
+            f"{rate.cost:.1%}",
+            f"{rate.lowest:.1%} to {rate.highest:.1%}",
+        )
+    console.print(table)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rows", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=5000)
+    parser.add_argument("--save", action="store_true", help="write the results beside this file")
+    arguments = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory(prefix="pgrecall-bench-") as directory,
+        database(DIMENSIONS) as base,
+    ):
+        rates = measure(base, arguments.rows, arguments.rounds, Path(directory) / "operations.log")
+    show(rates)
+    met = rates[-1].cost <= TARGET
+    console.print(f"everything on costs at most {TARGET:.0%}:", "yes" if met else "no")
+    if arguments.save:
+        console.print("written:", save("observing", {
+            "rows": arguments.rows,
+            "dimensions": DIMENSIONS,
+            "rounds": arguments.rounds,
+            "target": TARGET,
+            "met": met,
+            "rates": [
+                {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(rate).items()}
+                for rate in rates
+            ],
+        }))  # fmt: skip
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
