@@ -8,6 +8,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# What the tests pool with, measure with and are watched by.
+PACKAGES := pgbouncer prometheus prometheus-alertmanager prometheus-postgres-exporter \
+	prometheus-pgbouncer-exporter
+PYTEST := $(BIN)/python -m pytest -p no:cacheprovider -n logical --dist loadfile
+
 .PHONY: help setup demo test check format generate bench clean
 
 help: ## Show what there is
@@ -26,9 +31,10 @@ $(READY): pyproject.toml
 demo: setup ## Play a planning agent with a memory, on a real PostgreSQL started here
 	$(BIN)/pgrecall demo
 
-test: setup check ## Run every check and test
-	@tools/system_packages.sh pgbouncer
-	$(BIN)/python -m pytest -p no:cacheprovider
+test: setup check ## Run every check and test; the integration tests a second time through PgBouncer
+	@tools/system_packages.sh $(PACKAGES)
+	$(PYTEST)
+	PGRECALL_TEST_POOLER=1 $(PYTEST) tests/integration
 
 check: setup ## Style, types, and the generated files against their sources
 	$(BIN)/ruff check .
@@ -37,6 +43,8 @@ check: setup ## Style, types, and the generated files against their sources
 	$(BIN)/python tools/unasync.py --check
 	$(BIN)/python tools/cli_reference.py --check
 	$(BIN)/python tools/python_reference.py --check
+	$(BIN)/python tools/metrics_reference.py --check
+	$(BIN)/python tools/dashboards.py --check
 
 format: setup ## Format the code
 	$(BIN)/ruff format .
@@ -46,9 +54,12 @@ generate: setup ## Make the files that are made from others
 	$(BIN)/python tools/unasync.py
 	$(BIN)/python tools/cli_reference.py
 	$(BIN)/python tools/python_reference.py
+	$(BIN)/python tools/metrics_reference.py
+	$(BIN)/python tools/dashboards.py
 
-bench: setup ## Measure against the floor, the same SQL on a raw connection
+bench: setup ## Measure against the floor (the same SQL on a raw connection), and what observing costs
 	$(BIN)/python -m benchmarks.floor
+	$(BIN)/python -m benchmarks.observing
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -20,8 +20,9 @@ ROLES = ("app", "owner", "readonly", "monitor", "backup", "admin")
 def resolve_dsn(settings: Settings, role: str = "app", *, progress: Progress | None = None) -> str:
     """Return a working connection string for a role of the memory.
 
-    In order: ``PGRECALL_DSN`` (or ``PGRECALL_OWNER_DSN`` for the owner), what ``pgrecall init``
-    wrote for this user, and the embedded server, which is started and provisioned if need be.
+    In order: ``PGRECALL_DSN`` (``PGRECALL_OWNER_DSN`` for the owner, ``PGRECALL_MONITOR_DSN`` for
+    the monitor), what ``pgrecall init`` wrote for this user, and the embedded server, which is
+    started and provisioned if need be.
 
     Args:
         settings: Where to look.
@@ -37,7 +38,11 @@ def resolve_dsn(settings: Settings, role: str = "app", *, progress: Progress | N
     """
     if role not in ROLES:
         raise InvalidInput(f"there is no role {role!r}", hint=f"choose one of {', '.join(ROLES)}")
-    given = {"app": settings.dsn, "owner": settings.owner_dsn}.get(role)
+    given = {
+        "app": settings.dsn,
+        "owner": settings.owner_dsn,
+        "monitor": settings.monitor_dsn,
+    }.get(role)
     if given is not None:
         return given.get_secret_value()
     from pgrecall.ops.provision import credentials, dsn_for
@@ -78,12 +83,12 @@ def _refuse_strangers(settings: Settings, role: str, service: Mapping[str, str] 
         place = _place(settings.dsn.get_secret_value())
         if service is None or _service_place(service) != place:
             where = "{2!r} on {0}:{1}".format(*place)
-            setting = "PGRECALL_OWNER_DSN" if role == "owner" else "PGRECALL_DSN"
+            own = {"owner": "PGRECALL_OWNER_DSN", "monitor": "PGRECALL_MONITOR_DSN"}.get(role)
             raise ConfigurationError(
                 f"PGRECALL_DSN leads to {where}, and nothing says how to reach that as {role}",
-                hint="set PGRECALL_OWNER_DSN to the owner's connection string"
-                if role == "owner"
-                else f"unset {setting} and run: pgrecall init --dsn ADMIN_DSN",
+                hint=f"set {own} to the {role}'s connection string"
+                if own is not None
+                else "unset PGRECALL_DSN and run: pgrecall init --dsn ADMIN_DSN",
             )
     if (
         service is not None

@@ -6,6 +6,7 @@ What a fenced block stands for is its info string:
   be these lines.
 - ``console``: the lines after ``$`` are run by bash as one script, and each must succeed.
 - ``sql`` runs as the owner of the page's database, or in its own words whoever ``-- as`` names.
+- ``promql`` must be an expression that Prometheus can read.
 - ``file=NAME`` after the language: the block is written to that file.
 - ``norun`` after the language: not run, for the reason in the HTML comment above the block.
 
@@ -26,6 +27,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import promql_parser
 import psycopg
 import pytest
 from psycopg import sql
@@ -38,7 +40,7 @@ from pgrecall.targets import resolve_dsn
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-RUN = ("python", "console", "sql")
+RUN = ("python", "console", "sql", "promql")
 SHOWN = ("", "text", "json", "mermaid", "yaml", "ini")
 MOST_NOT_RUN = 6
 
@@ -184,6 +186,8 @@ def test_a_page_runs(page: Path) -> None:
             run_python(block, names)
         elif block.language == "console":
             run_console(block)
+        elif block.language == "promql":
+            promql_parser.parse(block.text)
         else:
             run_sql(block)
 
@@ -276,12 +280,18 @@ def anchors_of(page: Path) -> set[str]:
     return {text.strip().replace(" ", "-") for text in plain}
 
 
-def test_every_page_is_in_the_index() -> None:
-    index = (ROOT / "docs" / "README.md").read_text()
-    for page in (ROOT / "docs").rglob("*.md"):
-        path = page.relative_to(ROOT / "docs")
-        if path.parts[0] != "decisions" and path.name != "README.md":
-            assert f"({path})" in index, f"docs/README.md lacks {path}"
+def test_every_page_is_in_an_index() -> None:
+    docs = ROOT / "docs"
+    for page in docs.rglob("*.md"):
+        path = page.relative_to(docs)
+        if path.parts[0] == "decisions" or path == Path("README.md"):
+            continue
+        # A directory with an index of its own lists its pages there.
+        index = page.parent / "README.md"
+        if page.name == "README.md" or not index.exists():
+            index = docs / "README.md"
+        link = page.relative_to(index.parent)
+        assert f"({link})" in index.read_text(), f"{index.relative_to(ROOT)} lacks {link}"
 
 
 def test_the_python_reference_is_what_would_be_written() -> None:

@@ -86,6 +86,7 @@ def test_later_revisions_only_add(dsn: str) -> None:
         "column agent_knowledge.project_id",
         "column agent_memory_metrics.duration_ms",
         "index idx_episodes_no_embedding",
+        "index idx_memory_metrics_accuracy",
         "index uq_episodes_external_id",
         "version 1.1.0",
         "version 1.2.0",

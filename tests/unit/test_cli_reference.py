@@ -74,6 +74,8 @@ def test_the_commands_of_the_contract_exist() -> None:
         "episodes": "record import export recall outcome show list delete",
         "knowledge": "add list recall show apply retire",
         "sessions": "open show list close expire",
+        "pooler": "config",
+        "monitor": "config",
     }
     alone = "init destroy dsn start stop status logs migrate verify doctor demo"
     wanted = {f"pgrecall {verb}" for verb in alone.split()}

@@ -15,7 +15,9 @@ from pgrecall.cli import (
     episodes,
     health,
     knowledge,
+    monitor,
     output,
+    pooler,
     server,
     sessions,
     transfer,
@@ -112,5 +114,7 @@ health.register(app)
 app.add_typer(episodes.app, name="episodes")
 app.add_typer(knowledge.app, name="knowledge")
 app.add_typer(sessions.app, name="sessions")
+app.add_typer(monitor.app, name="monitor")
+app.add_typer(pooler.app, name="pooler")
 transfer.register(episodes.app)
 demo.register(app)

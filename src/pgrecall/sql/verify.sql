@@ -11,6 +11,16 @@ SELECT set_config('search_path', 'public' || coalesce(
        set_config('temp_buffers', '64MB', true),
        set_config('client_min_messages', 'error', true)
 
+-- name: pooled_session
+-- The same for a session that others had before: temp_buffers can't change once it was used.
+SELECT set_config('search_path', 'public' || coalesce(
+           (SELECT ', ' || quote_ident(nspname) FROM pg_extension
+              JOIN pg_namespace ON pg_namespace.oid = extnamespace
+             WHERE extname = 'vector' AND nspname <> 'public'), ''), true),
+       set_config('lock_timeout', '5s', true),
+       set_config('statement_timeout', '60s', true),
+       set_config('client_min_messages', 'error', true)
+
 -- name: read_only
 -- From here on only temporary tables can be written to, until the savepoint is rolled back.
 SELECT set_config('transaction_read_only', 'on', true)
@@ -385,3 +395,14 @@ SELECT set_config('pgrecall.verify_probe', 'set', true)
 
 -- name: read_probe
 SELECT nullif(current_setting('pgrecall.verify_probe', true), '') AS probe
+
+-- name: monitoring
+-- The newest sample of the monitor, and what it measured of recall in the last hour.
+SELECT sample.age, sample.episode_count, sample.strategy_count,
+       (SELECT avg(recall_accuracy) FROM public.agent_memory_metrics
+         WHERE recall_accuracy IS NOT NULL AND "timestamp" > now() - interval '1 hour') AS recall
+  FROM (SELECT extract(epoch FROM now() - "timestamp")::double precision AS age,
+               episode_count, strategy_count
+          FROM public.agent_memory_metrics
+         WHERE operation_type = 'sample' AND "timestamp" IS NOT NULL
+         ORDER BY "timestamp" DESC LIMIT 1) AS sample

@@ -1,17 +1,21 @@
 -- Monitoring. Its role sees counts, sizes and times through the views below, never a row of an
 -- agent; what it writes, it writes through two functions.
 
--- name: drop_broken_index
+-- name: drop_broken_indexes
 -- A concurrent build that was cut short leaves an index that is never used, and IF NOT EXISTS
 -- would take it for a good one.
 DO $broken$
+DECLARE
+    broken regclass;
 BEGIN
-    IF EXISTS (
-        SELECT FROM pg_index
-         WHERE indexrelid = to_regclass('public.idx_episodes_no_embedding') AND NOT indisvalid
-    ) THEN
-        DROP INDEX public.idx_episodes_no_embedding;
-    END IF;
+    FOR broken IN
+        SELECT indexrelid::regclass FROM pg_index
+         WHERE indexrelid IN (to_regclass('public.idx_episodes_no_embedding'),
+                              to_regclass('public.idx_memory_metrics_accuracy'))
+           AND NOT indisvalid
+    LOOP
+        EXECUTE format('DROP INDEX %s', broken);
+    END LOOP;
 END
 $broken$;
 
@@ -23,6 +27,11 @@ SET lock_timeout = '10min';
 -- How many episodes wait for their vector, and since when, without reading those that have one.
 CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_episodes_no_embedding
     ON public.agent_episodes (timestamp) WHERE embedding IS NULL;
+
+-- name: accuracy_index
+-- Few rows say how much the index found; they stand among one for each operation.
+CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_memory_metrics_accuracy
+    ON public.agent_memory_metrics (timestamp) WHERE recall_accuracy IS NOT NULL;
 
 -- name: be_brief
 SET lock_timeout = '15s';

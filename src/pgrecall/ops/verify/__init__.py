@@ -51,13 +51,20 @@ _ORDER = (
 )
 
 
-def verify(owner_dsn: str, *, settings: Settings, pooler_dsn: str | None = None) -> list[Check]:
+def verify(
+    owner_dsn: str,
+    *,
+    settings: Settings,
+    pooler_dsn: str | None = None,
+    pooler_claimed: bool = True,
+) -> list[Check]:
     """Check a database against the specification, leaving nothing behind.
 
     Args:
         owner_dsn: Connection string of the owner role, to the server itself.
         settings: The settings; the database's name in them is only used in hints.
         pooler_dsn: Connection string of a connection pooler to the same database, if there is one.
+        pooler_claimed: Whether it certainly leads through one; else it is only used if it does.
 
     Returns:
         The test cases, the validation steps and the catalog comparison, in this order.
@@ -69,17 +76,20 @@ def verify(owner_dsn: str, *, settings: Settings, pooler_dsn: str | None = None)
     with open_session(owner_dsn) as session:
         subject = _examine(session)
         checks = [_run(subject, *entry) for entry in (*_CASES, *_STEPS)]
-        checks += _similarity(subject)
+        way = pooler.find(session, pooler_dsn, claimed=pooler_claimed)
+        checks += _similarity(subject, way)
         checks.append(
             look(
                 "step-6",
                 "PgBouncer connection pooling works",
-                partial(pooler.pooler, session, pooler_dsn),
+                partial(pooler.pooler, session, way),
                 session,
             )
         )
         checks.append(_run(subject, "step-7", "cleanup functions execute", steps.functions_work))
-        checks += _later(settings)
+        title = "monitoring configured and showing metrics"
+        checks.append(_run(subject, "step-8", title, steps.monitoring))
+        checks.append(_later(settings))
         checks += [_run(subject, *entry) for entry in _CATALOG]
     return sorted(checks, key=lambda check: _ORDER.index(check.id))
 
@@ -88,7 +98,7 @@ def _run(subject: Subject, id_: str, title: str, observe: Observe) -> Check:
     return look(id_, title, partial(observe, subject), subject.session)
 
 
-def _similarity(subject: Subject) -> list[Check]:
+def _similarity(subject: Subject, way: pooler.Way) -> list[Check]:
     """Measure and judge similarity search on the same thousand vectors; making them takes time."""
     title = "vector similarity search returns results"
     ranked: list[Check] = []
@@ -100,7 +110,7 @@ def _similarity(subject: Subject) -> list[Check]:
         subject,
         "TC-DB-004",
         "vector similarity search performance",
-        partial(cases.speed, meanwhile=rank),
+        partial(cases.speed, meanwhile=rank, way=way),
     )
     if not ranked:
         ranked.append(
@@ -115,21 +125,13 @@ def _similarity(subject: Subject) -> list[Check]:
     return [speed, *ranked]
 
 
-def _later(settings: Settings) -> list[Check]:
-    return [
-        Check(
-            id="step-8",
-            title="monitoring configured and showing metrics",
-            status="not configured",
-            evidence=f"no monitoring of {settings.database} is known to pgrecall",
-        ),
-        Check(
-            id="step-9",
-            title="backup procedures include the database",
-            status="not configured",
-            evidence=f"no backup of {settings.database} is known to pgrecall",
-        ),
-    ]
+def _later(settings: Settings) -> Check:
+    return Check(
+        id="step-9",
+        title="backup procedures include the database",
+        status="not configured",
+        evidence=f"no backup of {settings.database} is known to pgrecall",
+    )
 
 
 def _examine(session: Session) -> Subject:

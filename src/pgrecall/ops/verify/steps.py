@@ -12,6 +12,7 @@ from pgrecall.ops.verify.cases import Subject
 from pgrecall.ops.verify.session import Session, describe
 
 _DISTANCE = 5.196152422706632
+_OLDEST_SAMPLE_SECONDS = 600
 _HNSW = ("idx_episodes_embedding", "idx_knowledge_embedding")
 _REFUSED = {
     "refused_quality": "agent_episodes accepted an outcome_quality of 1.5",
@@ -220,3 +221,27 @@ def _record(session: Session) -> tuple[list[str], str]:
     if rows != wanted:
         return [f"{name} expected: the rows {wanted}, found: {rows}"], ""
     return [], f"{name}: 2 of 2 metrics recorded ({how})"
+
+
+def monitoring(subject: Subject) -> Seen:
+    """Step 8: the monitor runs, which shows by the samples that it writes."""
+    rows = subject.session.rows("monitoring")
+    if not rows:
+        return Seen(
+            "not configured",
+            "nobody has sampled this database yet",
+            "run `pgrecall monitor`, and let Prometheus scrape it",
+        )
+    sample = rows[0]
+    recall = "" if sample["recall"] is None else f"; recall of the index {sample['recall']:.3f}"
+    evidence = (
+        f"last sample {sample['age']:.0f} s ago: {sample['episode_count']} episodes, "
+        f"{sample['strategy_count']} active knowledge{recall}"
+    )
+    if sample["age"] > _OLDEST_SAMPLE_SECONDS:
+        return Seen(
+            "failed",
+            f"{evidence}; expected one in the last {_OLDEST_SAMPLE_SECONDS} s",
+            "see why `pgrecall monitor` does not run or cannot write, and start it again",
+        )
+    return Seen("passed", evidence)
