@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg import conninfo
+from psycopg import conninfo, sql
 
 from pgrecall import Memory, errors
 from pgrecall.config import load_settings
@@ -193,10 +193,21 @@ def test_a_backend_that_is_terminated_while_writing(
     assert memory.episodes.get(episode.episode_id).outcome_quality is None
 
 
+def give_setting(admin: psycopg.Connection[Any], database: Database, name: str, value: str) -> None:
+    user = str(conninfo.conninfo_to_dict(database.dsn)["user"])
+    admin.execute(
+        sql.SQL("ALTER ROLE {} IN DATABASE {} SET {} = {}").format(
+            sql.Identifier(user), sql.Identifier(database.name), sql.Identifier(name), value
+        )
+    )
+
+
 def test_a_statement_that_takes_too_long(
     pgrecall_database: Database, admin: psycopg.Connection[Any], make_episode: Any
 ) -> None:
-    dsn = conninfo.make_conninfo(pgrecall_database.dsn, options="-c lock_timeout=100ms")
+    # As an operator would set it: a pooler takes no options of a connection.
+    give_setting(admin, pgrecall_database, "lock_timeout", "100ms")
+    dsn = pgrecall_database.dsn
     with Memory.open(dsn, embedder=HashEmbedder(), settings=pgrecall_database.settings) as memory:
         episode = memory.episodes.record(**make_episode())
         with admin.transaction():
@@ -205,10 +216,11 @@ def test_a_statement_that_takes_too_long(
                 memory.episodes.record_outcome(episode.episode_id, quality=1)
 
 
-def test_a_server_that_takes_no_writes(pgrecall_database: Database, make_episode: Any) -> None:
-    dsn = conninfo.make_conninfo(
-        pgrecall_database.dsn, options="-c default_transaction_read_only=on"
-    )
+def test_a_server_that_takes_no_writes(
+    pgrecall_database: Database, admin: psycopg.Connection[Any], make_episode: Any
+) -> None:
+    give_setting(admin, pgrecall_database, "default_transaction_read_only", "on")
+    dsn = pgrecall_database.dsn
     with Memory.open(dsn, embedder=HashEmbedder(), settings=pgrecall_database.settings) as memory:
         with pytest.raises(errors.ReadOnlyServer, match="connect to the primary"):
             memory.episodes.record(**make_episode())
