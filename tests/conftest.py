@@ -23,15 +23,20 @@ EVAL_DATA = os.environ.get("PGRECALL_EVAL_DATA")
 POOLED = os.environ.get("PGRECALL_TEST_POOLER", "") not in ("", "0")
 """Whether the clients' connections lead through a PgBouncer; the owner's stay direct."""
 
-# What has no client, so that it would only be run a second time.
-NOT_POOLED = ("integration/test_engine_", "integration/provision/", "integration/pooler/")
+# What has no client, or has a pooler of its own, so that it would only be run a second time.
+NOT_POOLED = (
+    "integration/test_engine_",
+    "integration/provision/",
+    "integration/pooler/",
+    "integration/monitor/test_alerts_live",
+)
 
 
 def pytest_report_header() -> str | None:
     if not POOLED:
         return None
     left_out = ", ".join(f"tests/{name}*" for name in NOT_POOLED)
-    return f"clients through PgBouncer; left out, since no client of theirs would be: {left_out}"
+    return f"clients through PgBouncer; left out, since it changes nothing for them: {left_out}"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

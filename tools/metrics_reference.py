@@ -1,7 +1,6 @@
 """Writes docs/reference/metrics.md from the catalogue of metrics.
 
-python tools/metrics_reference.py           write it
-python tools/metrics_reference.py --check   only say whether it is current
+Usage: python tools/metrics_reference.py [--check]; with ``--check`` nothing is written.
 """
 
 from __future__ import annotations
