@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 
 import pytest
-from tests.integration.monitor.stack import Stack, running
+from tests.integration.monitor.stack import Stack, place, running
 
 from pgrecall.ops.monitor.objectives import Objectives
 
@@ -20,7 +21,8 @@ QUICK = Objectives(
     pool_wait_seconds=0.05,
     pooler_wait_seconds=1,
     connections_ratio=0.4,
-    disk_days_left=0.01,
+    # At 100 MB/s from now on it would be full.
+    disk_days_left=shutil.disk_usage(place()).free / 100e6 / 86_400,
     disk_free_ratio=0.000001,
     sample_age_seconds=5,
     window="8s",

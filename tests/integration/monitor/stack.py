@@ -235,6 +235,12 @@ class Stack:
         return found
 
 
+def place() -> Path:
+    """Return where everything is put: memory, where that is a file system to write to."""
+    memory = Path("/dev/shm")
+    return memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
+
+
 @contextmanager
 def running(objectives: Objectives | None = None) -> Iterator[Stack]:
     """Start everything, and stop it at the end."""
@@ -242,10 +248,8 @@ def running(objectives: Objectives | None = None) -> Iterator[Stack]:
         pytest.skip(MISSING)
     for program in ("prometheus", "prometheus-postgres-exporter", "prometheus-pgbouncer-exporter"):
         find(program)
-    memory = Path("/dev/shm")
-    place = memory if os.access(memory, os.W_OK) else None
     with (
-        tempfile.TemporaryDirectory(prefix="pgrecall-stack-", dir=place) as name,
+        tempfile.TemporaryDirectory(prefix="pgrecall-stack-", dir=place()) as name,
         public_directory() as files,
     ):
         directory = Path(name)
