@@ -25,8 +25,8 @@ MONITOR, AGENTS, POSTGRES, PGBOUNCER = (
 JOBS = (MONITOR, AGENTS, POSTGRES, PGBOUNCER)
 RUNBOOKS = "docs/runbooks"
 NAMESPACE = "Pgrecall"
-REFUSED = "InvalidInput|InvalidVector|NotFound|Conflict"
-"""Failures by what an operation was asked, which are the caller's, and not counted against us."""
+REFUSED = "InvalidInput|InvalidVector|NotFound|Conflict|Cancelled"
+"""Failures by what an operation was asked, or since its caller gave it up: none of ours."""
 
 RECALLS = "recall_similar|recall_knowledge"
 NEVER = 1_000_000_000.0
