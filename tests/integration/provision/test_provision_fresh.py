@@ -287,6 +287,7 @@ def test_new_passwords_on_request(
     changed = [step.what for step in report.steps if step.state == "changed"]
     assert changed == ["passwords", *["role"] * 5]
     assert dsn_for(module_settings, "app") != old
+    assert any("pgrecall pooler config" in note for note in report.notes)
 
 
 def test_a_lost_password_is_reported(

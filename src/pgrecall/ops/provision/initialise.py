@@ -130,6 +130,11 @@ def _provide_roles(
         )
     else:
         journal.unchanged("passwords", str(file))
+    if request.reset_passwords and request.role("monitor") in facts.roles:
+        journal.notes.append(
+            "a PgBouncer in front of it holds the old verifier of the monitor in its userlist.txt; "
+            "run pgrecall pooler config again for it"
+        )
     unknown = [request.role(name) for name in ROLES if name not in {*known, *passwords}]
     if unknown:
         journal.notes.append(
