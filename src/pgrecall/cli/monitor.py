@@ -53,8 +53,12 @@ def monitor(
         typer.Option(metavar="SECONDS", help="How old a metric's row must be to be counted."),
     ] = 30.0,
     timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", help="When a statement of a scrape is given up.")
-    ] = 10.0,
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            help="How long a scrape may take; less than Prometheus waits for it.",
+        ),
+    ] = 8.0,
     disk: Annotated[
         Path | None,
         typer.Option(

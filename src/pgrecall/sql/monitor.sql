@@ -6,7 +6,9 @@
 SHOW POOLS
 
 -- name: patience
-SELECT set_config('statement_timeout', %(milliseconds)s::text, true)
+-- In milliseconds.
+SELECT set_config('statement_timeout', %(statement)s::text, true),
+       set_config('lock_timeout', %(lock)s::text, true)
 
 -- name: sizes
 -- Rows as the statistics estimate them: counting would read the tables.
@@ -83,16 +85,18 @@ SELECT clock_timestamp() - %(lag)s::double precision * interval '1 second' AS un
 
 -- name: operations
 -- Rows of one period, by the number of bounds (milliseconds) that their duration exceeds. What
--- the monitor writes itself, samples and probes, is left out.
+-- the monitor writes itself, samples and probes, is left out, and so is what no clock can have
+-- measured: rows written by hand may hold anything.
 SELECT operation_type,
        (SELECT count(*) FROM unnest(%(bounds)s::double precision[]) AS bound
          WHERE duration_ms > bound) AS bucket,
        count(*) AS count,
        sum(duration_ms) AS milliseconds,
-       coalesce(sum(results_count), 0) AS results
+       coalesce(sum(greatest(results_count, 0)), 0) AS results
 FROM pgrecall.operations
 WHERE timestamp > %(after)s AND timestamp <= %(until)s
-  AND recall_accuracy IS NULL AND duration_ms IS NOT NULL AND operation_type <> 'sample'
+  AND recall_accuracy IS NULL AND operation_type <> 'sample'
+  AND duration_ms >= 0 AND duration_ms < 'Infinity'
 GROUP BY 1, 2
 
 -- name: place
@@ -101,6 +105,9 @@ GROUP BY 1, 2
 SELECT pg_backend_pid() AS backend_pid,
        CASE WHEN pg_has_role('pg_read_all_settings', 'USAGE')
             THEN current_setting('data_directory') END AS data_directory
+
+-- name: in_recovery
+SELECT pg_is_in_recovery() AS in_recovery
 
 -- name: record_sample
 SELECT episode_count, strategy_count

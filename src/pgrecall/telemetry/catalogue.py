@@ -110,7 +110,8 @@ MONITOR: tuple[Metric, ...] = (
         ("pgrecall_build_info", "gauge", "Always 1; the version of the monitor.", "version"),
         ("pgrecall_up", "gauge", "Whether the database answers."),
         ("pgrecall_collector_success", "gauge",
-         "Whether a collector could read what it is for; its metrics are missing if not.",
+         ("Whether a collector read what it is for, else its metrics are missing; or the last "
+         "sample or probe was written."),
          "collector"),
         ("pgrecall_collector_duration_seconds", "gauge",
          "How long a collector's last look took.", "collector"),

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import psycopg
 from prometheus_client.registry import Collector
 
 from pgrecall import __version__
-from pgrecall.errors import PgrecallError
+from pgrecall.driver import translate
+from pgrecall.errors import PgrecallError, TimedOut, Unavailable
 from pgrecall.ops.monitor.collectors import Source
 from pgrecall.ops.monitor.link import Link
+from pgrecall.ops.monitor.pooler import Pooler
 from pgrecall.telemetry.families import Family, gauge
 
 logger = logging.getLogger("pgrecall.monitor")
 
 FAILURES = (psycopg.Error, PgrecallError, OSError)
 """What may go wrong in a collector; anything else is a mistake of ours and must be seen."""
+
+_REST = 10
+# One that failed is tried again after so many times what it took: often enough to see it healed,
+# and not a load of its own.
 
 
 @dataclass(slots=True)
@@ -31,14 +39,25 @@ class Seen:
     seconds: float
     families: tuple[Family, ...] | None
 
+    def is_fresh(self, now: float, age_seconds: float) -> bool:
+        """Whether it need not be read again."""
+        rest = age_seconds if self.families is not None else min(age_seconds, _REST * self.seconds)
+        return now - self.at < rest
+
 
 class Troubles:
-    """Says once that something fails, and once that it works again."""
+    """Says once that something fails, and once that it works again.
+
+    Attributes:
+        background: What works beside the scrapes and is told of in them: whether its last try
+            succeeded, by name.
+    """
 
     def __init__(self) -> None:
+        self.background: dict[str, bool] = {}
         self._now: dict[str, str] = {}
 
-    def tell(self, what: str, trouble: BaseException | None) -> None:
+    def tell(self, what: str, trouble: psycopg.Error | PgrecallError | OSError | None) -> None:
         """Log a change of state.
 
         Args:
@@ -56,10 +75,8 @@ class Troubles:
             logger.warning("%s fails: %s", what, text)
 
 
-def _described(trouble: BaseException) -> str:
-    if isinstance(trouble, psycopg.Error):
-        return trouble.diag.message_primary or str(trouble).strip().split("\n")[0]
-    return str(trouble)
+def _described(trouble: psycopg.Error | PgrecallError | OSError) -> str:
+    return str(translate(trouble) if isinstance(trouble, psycopg.Error) else trouble)
 
 
 class Exposition(Collector):
@@ -67,63 +84,108 @@ class Exposition(Collector):
 
     Args:
         link: The connection that the sources are read on.
-        sources: The collectors.
+        sources: The collectors that read from the database, in the order in which they are asked.
         troubles: Where failures are told.
+        budget_seconds: How long one scrape may take; what is not read by then has failed.
+        pooler: Watched too, also while the database is away.
     """
 
-    def __init__(self, link: Link, sources: Sequence[Source], troubles: Troubles) -> None:
+    def __init__(
+        self,
+        link: Link,
+        sources: Sequence[Source],
+        troubles: Troubles,
+        *,
+        budget_seconds: float,
+        pooler: Pooler | None = None,
+    ) -> None:
         self._link = link
         self._sources = sources
         self._troubles = troubles
+        self._budget = budget_seconds
+        self._pooler = pooler
         self._seen: dict[str, Seen] = {}
-        # Scrapes at the same time wait for each other, and share what is still fresh.
         self._lock = threading.Lock()
+        self._families: Sequence[Family] = ()
+        self._finished = -math.inf
 
     def describe(self) -> Iterator[Family]:
         """Return nothing, so that registering reads nothing."""
         return iter(())
 
     def collect(self) -> Iterator[Family]:
-        """Read what is due, and return everything."""
-        with self._lock:
-            families = [*self._collect()]
-        return iter(families)
+        """Read what is due, and return everything.
 
-    def _collect(self) -> Iterator[Family]:
+        Scrapes at the same time share what one of them reads, so that none piles up on another.
+        """
+        asked = time.monotonic()
+        with self._lock:
+            if self._finished < asked:
+                self._families = [*self._collect(asked + self._budget)]
+                self._finished = time.monotonic()
+            return iter(self._families)
+
+    def _collect(self, deadline: float) -> Iterator[Family]:
         yield gauge("pgrecall_build_info", [((__version__,), 1)])
-        try:
-            self._link.open()
-        except PgrecallError as error:
-            self._troubles.tell("the database", error)
-            yield gauge("pgrecall_up", [((), 0)])
-            return
-        self._troubles.tell("the database", None)
-        yield gauge("pgrecall_up", [((), 1)])
-        looks = {source.name: self._look(source) for source in self._sources}
+        looks = self._read(deadline)
+        yield gauge("pgrecall_up", [((), looks is not None)])
+        looks = {} if looks is None else looks
+        background = self._troubles.background if looks else {}
+        if self._pooler is not None:
+            looks["pooler"] = self._look("pooler", self._pooler.collect)
         for seen in looks.values():
             yield from seen.families or ()
-        yield gauge(
-            "pgrecall_collector_success",
-            [((name,), seen.families is not None) for name, seen in looks.items()],
-        )
-        yield gauge(
-            "pgrecall_collector_duration_seconds",
-            [((name,), seen.seconds) for name, seen in looks.items()],
-        )
+        yield from _about(looks, background)
 
-    def _look(self, source: Source) -> Seen:
-        before, start = self._seen.get(source.name), time.monotonic()
-        fresh = before is not None and before.families is not None
-        if before is not None and fresh and start - before.at < source.age_seconds:
+    def _read(self, deadline: float) -> dict[str, Seen] | None:
+        """Return what each source has to show; None if the database is away."""
+        looks: dict[str, Seen] = {}
+        try:
+            self._link.open()
+            for source in self._sources:
+                collect = partial(self._from_database, source, deadline)
+                looks[source.name] = self._look(source.name, collect, source.age_seconds)
+        except Unavailable as error:
+            self._troubles.tell("the database", error)
+            return None
+        self._troubles.tell("the database", None)
+        return looks
+
+    def _from_database(self, source: Source, deadline: float) -> tuple[Family, ...]:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimedOut(
+                f"no time is left in the {self._budget:g} s that a scrape may take",
+                hint="see pgrecall_collector_duration_seconds for what takes it",
+            )
+        with self._link.transaction(timeout_seconds=left) as statements:
+            return (*source.collect(statements),)
+
+    def _look(
+        self, name: str, collect: Callable[[], Iterable[Family]], age_seconds: float = 0.0
+    ) -> Seen:
+        before, start = self._seen.get(name), time.monotonic()
+        if before is not None and before.is_fresh(start, age_seconds):
             return before
         try:
-            with self._link.transaction() as statements:
-                families = (*source.collect(statements),)
+            families: tuple[Family, ...] | None = (*collect(),)
         except FAILURES as error:
-            self._troubles.tell(f"collector {source.name}", error)
+            if isinstance(error, Unavailable) and name != "pooler":
+                raise  # it takes all collectors with it
+            self._troubles.tell(f"collector {name}", error)
             families = None
         else:
-            self._troubles.tell(f"collector {source.name}", None)
+            self._troubles.tell(f"collector {name}", None)
         seen = Seen(start, time.monotonic() - start, families)
-        self._seen[source.name] = seen
+        self._seen[name] = seen
         return seen
+
+
+def _about(looks: Mapping[str, Seen], background: Mapping[str, bool]) -> Iterator[Family]:
+    """Return what is known of the collectors themselves."""
+    success = {**{name: seen.families is not None for name, seen in looks.items()}, **background}
+    yield gauge("pgrecall_collector_success", [((name,), good) for name, good in success.items()])
+    yield gauge(
+        "pgrecall_collector_duration_seconds",
+        [((name,), seen.seconds) for name, seen in looks.items()],
+    )

@@ -50,7 +50,11 @@ class Host:
     def _measure(self, postmaster: psutil.Process) -> Usage:
         now, busy = time.monotonic(), {}
         private = shared = 0
-        for process in (postmaster, *postmaster.children(recursive=True)):
+        try:
+            processes = (postmaster, *postmaster.children(recursive=True))
+        except psutil.Error:
+            return Usage()  # it ended meanwhile
+        for process in processes:
             try:
                 with process.oneshot():
                     memory, times = process.memory_info(), process.cpu_times()

@@ -7,7 +7,7 @@ since clients write theirs every few seconds.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import accumulate
 
 from prometheus_client.core import HistogramMetricFamily
@@ -19,6 +19,9 @@ from pgrecall.telemetry.families import Family, counter
 MOST_OPERATIONS = 50
 """Operations that get a label of their own; rows written by hand may name any."""
 OTHER = "other"
+
+LONGEST_PERIOD = timedelta(hours=1)
+"""Rows that are older when nobody has scraped for long are not counted any more."""
 
 _DURATION = "pgrecall_recorded_operation_duration_seconds"
 _RESULTS = "pgrecall_recorded_operation_results_total"
@@ -41,16 +44,15 @@ class Operations:
     def collect(self, statements: Statements) -> Iterator[Family]:
         """Count what has come since the last look, and return all that was counted."""
         until = statements.value("operations_until", {"lag": self._lag})
-        if self._after is None:
-            self._after = until
+        after = until if self._after is None else max(self._after, until - LONGEST_PERIOD)
         bounds = [bound * 1000 for bound in BUCKETS]
-        period = {"after": self._after, "until": until, "bounds": bounds}
+        period = {"after": after, "until": until, "bounds": bounds}
         for row in statements.rows("operations", period):
             name = self._name(row["operation_type"])
             self._counts[name][row["bucket"]] += row["count"]
             self._seconds[name] += row["milliseconds"] / 1000
             self._results[name] += row["results"]
-        self._after = until
+        self._after = max(after, until)  # clocks are put back now and then
         yield from self._families()
 
     def _name(self, operation: str) -> str:

@@ -6,11 +6,15 @@ import threading
 import time
 from dataclasses import dataclass, field
 
+import psycopg
+
+from pgrecall.driver import Statements
 from pgrecall.driver.facts import missing_settings
 from pgrecall.driver.settings import RECALL_SETTINGS
+from pgrecall.errors import PgrecallError
 from pgrecall.ops.monitor.exposition import FAILURES, Troubles, logger
 from pgrecall.ops.monitor.host import Host
-from pgrecall.ops.monitor.link import Link
+from pgrecall.ops.monitor.link import ANSWER_SECONDS, Link
 from pgrecall.sql import load
 
 EXACT_SECONDS_A_ROW = 13e-6
@@ -20,6 +24,9 @@ PROBES = 3
 """Recalls that a probe makes at most."""
 PROBED_RESULTS = 10
 """Results that each of them asks for."""
+
+SAMPLER, PROBE = "sampler", "probe"
+"""What they are called among the collectors."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -43,6 +50,7 @@ class Sampler:
     probe_interval_seconds: float
     probe_budget_seconds: float
     _next_probe: float = field(default=0.0, init=False)
+    _left_out: set[str] = field(default_factory=set, init=False)
 
     def run(self, stop: threading.Event) -> None:
         """Sample until ``stop`` is set."""
@@ -55,9 +63,15 @@ class Sampler:
                 return
 
     def sample(self) -> bool:
-        """Write a row of ``agent_memory_metrics``; returns whether it is written."""
+        """Write a row of ``agent_memory_metrics``; returns whether all is well.
+
+        A standby accepts none, and gets those of its primary.
+        """
         try:
             with self.link.transaction() as statements:
+                if statements.value("in_recovery"):
+                    self._leave_out(SAMPLER, "the server is a standby, which takes no samples")
+                    return True
                 usage = self.host.measure(statements)
                 memory, ratio = usage.memory_bytes, usage.cpu_ratio
                 statements.one(
@@ -68,45 +82,65 @@ class Sampler:
                     },
                 )
         except FAILURES as error:
-            self.troubles.tell("the sampler", error)
+            self._ended(SAMPLER, error)
             return False
-        self.troubles.tell("the sampler", None)
+        self._ended(SAMPLER, None)
         return True
 
     def probe(self) -> int:
         """Recall stored vectors by the index and exactly; returns how many were recalled."""
         try:
-            return self._probe()
+            # One search may begin just before the budget is spent; the rest is quick.
+            seconds = 2 * self.probe_budget_seconds + ANSWER_SECONDS
+            with self.link.transaction(timeout_seconds=seconds) as statements:
+                if self._is_too_much(statements):
+                    return 0
+                count = self._probe(statements)
         except FAILURES as error:
-            self.troubles.tell("the probe of recall", error)
+            self._ended(PROBE, error)
             return 0
+        self._ended(PROBE, None)
+        return count
 
-    def _probe(self) -> int:
-        budget = self.probe_budget_seconds
-        # One search may begin just before the budget is spent.
-        with self.link.transaction(timeout_seconds=2 * budget) as statements:
-            rows = statements.value("rows_estimated")
-            expected = rows * EXACT_SECONDS_A_ROW
-            if expected > budget:
-                raise TimeoutError(
-                    f"an exact search of {rows} rows would take about {expected:.1f} s, more than "
-                    f"the budget of {budget:g} s"
-                )
-            names = {"names": [*RECALL_SETTINGS]}
-            known = statements.connection.execute(load("connection")["settings"], names)
-            wanted = missing_settings({row["name"]: row["source"] for row in known})
-            if wanted:
-                # Until the end of this transaction, as a client does where the role has none.
-                statements.connection.execute(
-                    load("connection")["local_settings"],
-                    {"names": [*wanted], "values": [*wanted.values()]},
-                )
-            probes = statements.rows(
-                "probe_recall",
-                {"queries": PROBES, "limit": PROBED_RESULTS, "budget_ms": budget * 1000},
+    def _is_too_much(self, statements: Statements) -> bool:
+        if statements.value("in_recovery"):
+            self._leave_out(PROBE, "the server is a standby, where nothing is probed")
+            return True
+        rows = statements.value("rows_estimated")
+        expected = rows * EXACT_SECONDS_A_ROW
+        if expected <= self.probe_budget_seconds:
+            return False
+        self._leave_out(
+            PROBE,
+            f"recall is not probed: an exact search of {rows} rows would take about "
+            f"{expected:.1f} s, more than the budget of {self.probe_budget_seconds:g} s",
+        )
+        return True
+
+    def _probe(self, statements: Statements) -> int:
+        names = {"names": [*RECALL_SETTINGS]}
+        known = statements.connection.execute(load("connection")["settings"], names)
+        wanted = missing_settings({row["name"]: row["source"] for row in known})
+        if wanted:
+            # Until the end of this transaction, as a client does where the role has none.
+            statements.connection.execute(
+                load("connection")["local_settings"],
+                {"names": [*wanted], "values": [*wanted.values()]},
             )
-        self.troubles.tell("the probe of recall", None)
-        if probes:
-            accuracy = sum(probe["recall_accuracy"] for probe in probes) / len(probes)
-            logger.debug("%d probes found %.3f of the truth", len(probes), accuracy)
+        budget_ms = self.probe_budget_seconds * 1000
+        probes = statements.rows(
+            "probe_recall", {"queries": PROBES, "limit": PROBED_RESULTS, "budget_ms": budget_ms}
+        )
         return len(probes)
+
+    def _leave_out(self, what: str, reason: str) -> None:
+        """Say once that something is not done for a good reason; that is no failure."""
+        self.troubles.background.pop(what, None)
+        if what not in self._left_out:
+            self._left_out.add(what)
+            logger.warning(reason)
+
+    def _ended(self, what: str, trouble: psycopg.Error | PgrecallError | OSError | None) -> None:
+        self._left_out.discard(what)
+        self.troubles.background[what] = trouble is None
+        self.troubles.tell(what, trouble)

@@ -32,7 +32,7 @@ class MonitorRequest:
         probe_interval: Between probes of recall; 0 makes none.
         probe_budget: How long the exact searches of a probe may take.
         operations_lag: How old a row of ``agent_memory_metrics`` must be to be counted.
-        timeout: After which a statement of a collector is given up.
+        timeout: How long a scrape may take, and a statement of the sampler.
         disk: A path on the disk of the server's data, where the monitor cannot find it by itself.
         pooler_dsn: Where PgBouncer is, to watch its pools; without user it is asked as the role of
             ``dsn``.
@@ -45,7 +45,7 @@ class MonitorRequest:
     probe_interval: float = 300.0
     probe_budget: float = 5.0
     operations_lag: float = 30.0
-    timeout: float = 10.0
+    timeout: float = 8.0
     disk: Path | None = None
     pooler_dsn: str | None = field(default=None, repr=False)
 
@@ -77,7 +77,15 @@ class Monitor:
             else Pooler(console_dsn(request.pooler_dsn, request.dsn))
         )
         self.registry = CollectorRegistry()
-        self.registry.register(Exposition(self._links[0], self._sources(), self._troubles))
+        self.registry.register(
+            Exposition(
+                self._links[0],
+                self._sources(),
+                self._troubles,
+                budget_seconds=request.timeout,
+                pooler=self._pooler,
+            )
+        )
         self.sampler = Sampler(
             link=self._links[1],
             host=self._host,
@@ -89,13 +97,13 @@ class Monitor:
 
     def _sources(self) -> tuple[Source, ...]:
         operations = Operations(lag_seconds=self._request.operations_lag)
-        others = [
+        sources = (
+            *DATABASE,
             Source(name="host", collect=self._host.collect),
             Source(name="operations", collect=operations.collect),
-        ]
-        if self._pooler is not None:
-            others.append(Source(name="pooler", collect=self._pooler.collect))
-        return (*DATABASE, *others)
+        )
+        # The slow ones last, so that they leave time for the others.
+        return tuple(sorted(sources, key=lambda source: source.age_seconds))
 
     def scrape(self) -> str:
         """Return all metrics as Prometheus reads them."""
