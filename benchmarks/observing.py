@@ -79,14 +79,11 @@ def measure(base: Database, rows: int, rounds: int, log: Path) -> list[Rate]:
     """Return the rates of the three ways."""
     world = World(DIMENSIONS)
     queries = world.vectors(QUERIES, queries=True)
-    changes: dict[str, dict[str, bool | int]] = {
+    changes: dict[str, dict[str, bool]] = {
         OFF: {"metrics": False},
         ROWS: {"metrics": True},
         ALL: {"metrics": True, "prometheus": True},
     }
-    for given in changes.values():
-        # What is compared is observing, not one server process against two that take turns.
-        given["pool_max_size"] = 1
     with ExitStack() as stack:
         memories = {
             name: stack.enter_context(

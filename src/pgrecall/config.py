@@ -71,7 +71,11 @@ class Settings(BaseSettings):
     )
     database: str = Field("agent_memory", description="Name of the database.")
     pool_min_size: int = Field(1, ge=0, description="Connections kept open by a client.")
-    pool_max_size: int = Field(8, ge=1, description="Most connections a client opens.")
+    pool_max_size: int = Field(
+        8,
+        ge=1,
+        description="Most connections of a client's pool; beyond 1, one more writes its metrics.",
+    )
     connect_timeout: float = Field(
         10.0, gt=0, description="Seconds to wait for a connection before giving up."
     )

@@ -57,6 +57,22 @@ class AsyncDatabase:
         await database._open_pool()
         return database
 
+    async def aside(self) -> AsyncDatabase:
+        """Open a way of its own to the same database, of one connection, for background work.
+
+        On the pool that work would have it grow, and a caller alone would then take turns between
+        two processes of the server, which is slower than one. A pool of one connection stays one.
+
+        Raises:
+            Unavailable: It cannot be opened.
+        """
+        if self.settings.pool_max_size == 1:
+            return self
+        settings = self.settings.model_copy(update={"pool_min_size": 0, "pool_max_size": 1})
+        database = AsyncDatabase(self._dsn, settings, self.facts)
+        await database._open_pool()
+        return database
+
     def _new_pool(self) -> AsyncConnectionPool[OwnConnection]:
         return AsyncConnectionPool(
             self._dsn,

@@ -112,7 +112,7 @@ class AsyncMemory(AsyncProjectMemory):
             await database.close()
             raise
         metrics = AsyncMetricStore(database, telemetry, enabled=settings.metrics)
-        metrics.start()
+        await metrics.start()
         return cls(
             AsyncScope(
                 database=database,

@@ -42,6 +42,7 @@ class AsyncMetricStore:
 
     def __init__(self, database: AsyncDatabase, telemetry: Telemetry, *, enabled: bool) -> None:
         self._database = database
+        self._writer = database
         self._enabled = enabled
         self._telemetry = telemetry
         self._ended = (self.keep, *telemetry.ended) if enabled else telemetry.ended
@@ -52,9 +53,10 @@ class AsyncMetricStore:
         self._writing = Lock()
         self.lost = 0
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Begin writing in the background."""
         if self._enabled:
+            self._writer = await self._database.aside()
             self._periodic = Periodic(self._keep_house, FLUSH_SECONDS)
             self._periodic.start()
         if self._telemetry.memories is not None:
@@ -66,6 +68,8 @@ class AsyncMetricStore:
             await self._periodic.stop()
             self._periodic = None
             await self.flush()
+        if self._writer is not self._database:
+            await self._writer.close()
         if self._telemetry.memories is not None:
             self._telemetry.memories.remove(self._figures)
 
@@ -136,7 +140,7 @@ class AsyncMetricStore:
                 self._waiting.popleft() for _ in range(min(len(self._waiting), 4 * FLUSH_ROWS))
             ]
             try:
-                written += await self._database.execute(
+                written += await self._writer.execute(
                     statement("metrics", "record"),
                     {
                         "timestamps": [datetime.fromtimestamp(ended, UTC) for ended, _ in batch],

@@ -43,6 +43,7 @@ class MetricStore:
 
     def __init__(self, database: Database, telemetry: Telemetry, *, enabled: bool) -> None:
         self._database = database
+        self._writer = database
         self._enabled = enabled
         self._telemetry = telemetry
         self._ended = (self.keep, *telemetry.ended) if enabled else telemetry.ended
@@ -56,6 +57,7 @@ class MetricStore:
     def start(self) -> None:
         """Begin writing in the background."""
         if self._enabled:
+            self._writer = self._database.aside()
             self._periodic = Periodic(self._keep_house, FLUSH_SECONDS)
             self._periodic.start()
         if self._telemetry.memories is not None:
@@ -67,6 +69,8 @@ class MetricStore:
             self._periodic.stop()
             self._periodic = None
             self.flush()
+        if self._writer is not self._database:
+            self._writer.close()
         if self._telemetry.memories is not None:
             self._telemetry.memories.remove(self._figures)
 
@@ -137,7 +141,7 @@ class MetricStore:
                 self._waiting.popleft() for _ in range(min(len(self._waiting), 4 * FLUSH_ROWS))
             ]
             try:
-                written += self._database.execute(
+                written += self._writer.execute(
                     statement("metrics", "record"),
                     {
                         "timestamps": [datetime.fromtimestamp(ended, UTC) for ended, _ in batch],
