@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -25,7 +26,7 @@ import matplotlib.dates as mdates
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MultipleLocator
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -83,9 +84,8 @@ def series_of(panel: dict[str, Any], answers: dict[str, Any]) -> Series:
 
 
 def draw_lines(axes: Axes, panel: dict[str, Any], found: Series) -> None:
-    """Draw a panel of lines, with its legend below."""
+    """Draw the lines of a panel, and its limit."""
     defaults = panel["fieldConfig"]["defaults"]
-    show = UNITS[defaults["unit"]]
     stacked = defaults["custom"].get("stacking", {}).get("mode") == "normal"
     floor: dict[float, float] = {}
     for color, (name, times, values) in zip(COLORS * 3, found, strict=False):
@@ -97,31 +97,56 @@ def draw_lines(axes: Axes, panel: dict[str, Any], found: Series) -> None:
             alpha = 0.3 if stacked else 0.12
             axes.fill_between(dates, low, high, color=color, alpha=alpha, linewidth=0)
         floor.update(zip(times, high, strict=True))
-    if "min" in defaults:
-        axes.set_ylim(bottom=defaults["min"])
-    limits = [
-        step["value"] for step in defaults.get("thresholds", {}).get("steps", []) if step["value"]
-    ]
     bottom, top = axes.get_ylim()
-    for limit in limits:
+    if "min" in defaults:
+        bottom, top = defaults["min"], top + (top - defaults["min"]) * 0.06
+    steps = defaults.get("thresholds", {}).get("steps", [])
+    for limit in (step["value"] for step in steps if step["value"]):
         if limit <= top + (top - bottom) * 4:
             axes.axhline(limit, color=NAMED["red"], linestyle=(0, (4, 3)), linewidth=1)
-            axes.set_ylim(bottom, max(top, limit * 1.08))
-    axes.yaxis.set_major_locator(MaxNLocator(5))
+            top = max(top, limit * 1.08)
+    if defaults["unit"] == "percentunit" and all(max(values) <= 1 for _, _, values in found):
+        top = min(top, 1.005)
+    axes.set_ylim(bottom, top)
+
+
+def dress(axes: Axes, panel: dict[str, Any], columns: int) -> None:
+    """Draw what stands around the lines: axes, grid, legend."""
+    unit = panel["fieldConfig"]["defaults"]["unit"]
+    show = UNITS[unit]
+    bottom, top = axes.get_ylim()
+    axes.yaxis.set_major_locator(MultipleLocator(round_step((top - bottom) / 5, top, unit)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: show(value)))
-    dates_module: Any = mdates  # matplotlib has no types for it
-    axes.xaxis.set_major_locator(dates_module.AutoDateLocator(maxticks=5))
-    axes.xaxis.set_major_formatter(dates_module.DateFormatter("%H:%M:%S"))
+    dates: Any = mdates  # matplotlib has no types for it
+    left, right = axes.get_xlim()
+    pattern = "%H:%M:%S" if (right - left) * 86_400 < 180 else "%H:%M"
+    axes.xaxis.set_major_locator(dates.AutoDateLocator(minticks=3, maxticks=7))
+    axes.xaxis.set_major_formatter(dates.DateFormatter(pattern))
     axes.tick_params(colors=FAINT, labelsize=7.5, length=0)
     axes.grid(color=GRID, linewidth=0.6)
     for spine in axes.spines.values():
         spine.set_visible(False)
     legend = axes.legend(
-        loc="upper left", bbox_to_anchor=(-0.02, -0.12), ncols=3, fontsize=7.5, frameon=False,
-        labelcolor=TEXT, handlelength=1, columnspacing=1.1, labelspacing=0.25, borderaxespad=0,
+        loc="upper left", bbox_to_anchor=(-0.09, -0.12), ncols=columns, fontsize=7.5,
+        frameon=False, labelcolor=TEXT, handlelength=1, columnspacing=1.1, labelspacing=0.25,
+        borderaxespad=0,
     )  # fmt: skip
     for line in legend.get_lines():
         line.set_linewidth(2.5)
+
+
+def round_step(step: float, top: float, unit: str) -> float:
+    """Return a step between marks that is a round number in the unit in which they are shown."""
+    sizes = {"bytes": (1024**3, 1024**2, 1024, 1), "s": (31_557_600, 86_400, 3600, 60, 1)}
+    size = next((size for size in sizes.get(unit, ()) if top >= size), 1)
+    power: float = 10 ** math.floor(math.log10(step / size))
+    return min(power * part * size for part in (1, 2, 2.5, 5, 10) if power * part * size >= step)
+
+
+def legend_columns(found: Series, width: float) -> int:
+    """Return how many names stand side by side in so many pixels."""
+    longest = max((len(name) for name, _, _ in found), default=1)
+    return max(1, int(width / (longest * 5.8 + 32)))
 
 
 def draw_figure(axes: Axes, panel: dict[str, Any], found: Series) -> None:
@@ -182,7 +207,8 @@ def draw(board: dict[str, Any], answers: dict[str, Any]) -> Figure:
         if panel["type"] == "stat":
             draw_figure(figure.add_axes((left, bottom, width, height)), panel, found)
         else:
-            legend = 0.75 + 0.5 * min(4, -(-len(found) // 3))
+            columns = legend_columns(found, width * WIDE)
+            legend = 0.75 + 0.5 * min(5, -(-len(found) // columns))
             axes = figure.add_axes(
                 (
                     left + 0.042,
@@ -193,6 +219,7 @@ def draw(board: dict[str, Any], answers: dict[str, Any]) -> Figure:
                 facecolor=PANEL,
             )
             draw_lines(axes, panel, found)
+            dress(axes, panel, columns)
     return figure
 
 

@@ -140,7 +140,8 @@ class Stack:
                     "job_name": f"pgrecall-{name}",
                     "static_configs": [{"targets": [f"127.0.0.1:{self.ports[name]}"]}],
                 }
-                for name in ("monitor", "agents", "postgres", "pgbouncer")
+                # Not "pgbouncer": that exporter ends at once, and would be an alert from the start.
+                for name in ("monitor", "agents", "postgres")
             ],
         }  # fmt: skip
         for name, content in (

@@ -7,6 +7,7 @@ live longer before, so that there is more to see.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -36,6 +37,7 @@ POINTS = 120
 
 def test_every_panel_shows_data() -> None:
     with running(Objectives(window="10s", disk_window="1m")) as stack:
+        run_tasks(stack)
         began = time.time()
         live(stack)
         # What reads every episode is read once a minute, and two looks make a change.
@@ -97,8 +99,7 @@ def has_data(series: list[dict[str, Any]]) -> bool:
 def live(stack: Stack) -> None:
     """Let the system have good moments and bad ones, for at least the seconds asked for."""
     end = time.monotonic() + LIFE_SECONDS
-    run_tasks(stack)
-    while True:
+    for number in itertools.count():
         stack.agent.say("later 4")
         quiet(3)
         embed_what_waits(stack)
@@ -108,7 +109,7 @@ def live(stack: Stack) -> None:
         stack.agent.say("heal")
         queue_in_the_pooler(stack)
         recall_with_sql_alone(stack)
-        apply_without_success(stack)
+        learn(stack, number)
         if time.monotonic() > end:
             return
         quiet(max(4.0, LIFE_SECONDS / 6))
@@ -126,6 +127,8 @@ def run_tasks(stack: Stack) -> None:
             task,
             size,
         )
+    success = "pgrecall_task_last_success_timestamp_seconds"
+    stack.wait(lambda: (stack.value(f"min({success})") or 0) > 0, "no task is seen")
 
 
 def embed_what_waits(stack: Stack) -> None:
@@ -158,9 +161,23 @@ def recall_with_sql_alone(stack: Stack) -> None:
         )
 
 
-def apply_without_success(stack: Stack) -> None:
+def learn(stack: Stack, number: int) -> None:
+    """Let decisions turn out better each time, and add knowledge of each type, used with luck."""
     stack.execute(
-        "UPDATE agent_knowledge SET times_applied = times_applied + 1, "
-        "failure_count = failure_count + 1 "
-        "WHERE knowledge_id = (SELECT knowledge_id FROM agent_knowledge LIMIT 1)"
+        "UPDATE agent_episodes SET outcome_quality = least(1, outcome_quality * 0.5 + %s) "
+        "WHERE episode_id IN (SELECT episode_id FROM agent_episodes "
+        "WHERE outcome_quality IS NOT NULL ORDER BY timestamp DESC LIMIT 500)",
+        min(0.5, 0.1 * number),
     )
+    for confidence, kind in ((0.9, "pattern"), (0.75, "constraint"), (0.6, "heuristic")):
+        stack.execute(
+            "INSERT INTO agent_knowledge (knowledge_type, content, description, confidence, "
+            "supporting_episodes, times_applied, success_count, failure_count, embedding) "
+            "SELECT %s, '{}', 'seen often', %s, "
+            "ARRAY(SELECT episode_id FROM agent_episodes LIMIT 3), "
+            "20, 12 + n, 8 - n, "
+            "(SELECT embedding FROM agent_episodes WHERE embedding IS NOT NULL LIMIT 1) "
+            "FROM generate_series(1, 5) AS n",
+            kind,
+            confidence - 0.1 / (number + 1),
+        )
