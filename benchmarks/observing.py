@@ -2,9 +2,9 @@
 
 Run it with ``python -m benchmarks.observing [--rows N] [--rounds N] [--save]``. It starts an
 embedded server of its own. Everything on is: metric rows, Prometheus, and JSON log records of
-every operation, written to a file. Calls are made in each of the three ways in turns. The metric
-rows are written in batches, as the client does in the background; here each batch is timed, and
-every recall bears its part of it. Target: everything on takes at most 5 % of the throughput.
+every operation, written to a file. Calls are made in each of the ways in turns. The metric rows
+are written in batches, as the client does in the background; here batches are timed, and every
+recall bears its part of one. Target: everything on takes at most 5 % of the throughput.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -24,10 +24,12 @@ from rich.table import Table
 
 from benchmarks.data import World
 from benchmarks.floor import database, fill
-from benchmarks.measuring import interleave, ratio, save
+from benchmarks.measuring import interleave, save
 from pgrecall import Memory
-from pgrecall._sync.metrics import FLUSH_ROWS
+from pgrecall._sync.metrics import FLUSH_ROWS, MetricStore
 from pgrecall.telemetry.json_lines import JsonFormatter
+from pgrecall.telemetry.logs import log_operation
+from pgrecall.telemetry.operations import Telemetry
 from pgrecall.testing import Database
 
 DIMENSIONS = 384
@@ -35,7 +37,9 @@ LIMIT = 10
 BATCH = FLUSH_ROWS - 1
 QUERIES = 256
 TARGET = 0.05
-OFF, ROWS, ALL = "everything off", "metric rows", "metric rows, Prometheus, JSON logs"
+OFF, ROWS, COUNTED = "everything off", "metric rows", "metric rows, Prometheus"
+ALL = "metric rows, Prometheus, a JSON line each"
+OPENINGS = 8
 console = Console(width=100)
 
 
@@ -43,7 +47,8 @@ console = Console(width=100)
 class Rate:
     """Recalls a second, and the part of those with everything off that is lost.
 
-    ``lowest`` and ``highest`` are the cost in ten parts of the run. ``row_ms`` is what the writing
+    ``cost`` is the median of the openings, ``lowest`` and ``highest`` are the extremes among them.
+    ``row_ms`` is what the writing
     of one metric row takes.
     """
 
@@ -76,55 +81,74 @@ def logging_to(path: Path) -> Iterator[logging.Logger]:
 
 
 def measure(base: Database, rows: int, rounds: int, log: Path) -> list[Rate]:
-    """Return the rates of the three ways."""
-    world = World(DIMENSIONS)
-    queries = world.vectors(QUERIES, queries=True)
-    changes: dict[str, dict[str, bool]] = {
-        OFF: {"metrics": False},
-        ROWS: {"metrics": True},
-        ALL: {"metrics": True, "prometheus": True},
-    }
-    with ExitStack() as stack:
-        memories = {
-            name: stack.enter_context(
-                Memory.open(
-                    base.dsn, embedder="none", settings=base.settings.model_copy(update=given)
-                )
-            )
-            for name, given in changes.items()
-        }
-        fill(memories[OFF], base, world, rows)
-        logger = stack.enter_context(logging_to(log))
+    """Return the rates of the four ways.
 
-        def recall(name: str, offset: int) -> Callable[[int], object]:
-            recalled = memories[name].episodes.recall
+    They share one connection: one process of the server may be a tenth slower than another for as
+    long as it lives, which would be more than what is measured. All is opened anew several times.
+    """
+    settings = base.settings.model_copy(update={"metrics": True, "prometheus": True})
+    with Memory.open(base.dsn, embedder="none", settings=base.settings) as memory:
+        fill(memory, base, World(DIMENSIONS), rows)
+    openings: list[Opening] = []
+    each = max(1, rounds // OPENINGS)
+    with logging_to(log) as logger:
+        for number in range(1, OPENINGS + 1):
+            with Memory.open(base.dsn, embedder="none", settings=settings) as memory:
+                memories = {
+                    OFF: observed(memory, enabled=False),
+                    ROWS: observed(memory, enabled=True),
+                    COUNTED: memory,
+                    ALL: memory,
+                }
+                openings.append(measure_one(memories, each, logger))
+                check_observed(memories, number * (each + QUERIES), log)
+    return [summarise(name, openings) for name in (OFF, ROWS, COUNTED, ALL)]
 
-            def call(i: int) -> object:
-                logger.disabled = name != ALL
-                return recalled(embedding=queries[(i + offset) % QUERIES], limit=LIMIT)
 
-            return call
+def observed(memory: Memory, *, enabled: bool) -> Memory:
+    """Return the same memory, on the same connections, with metric rows alone or with nothing."""
+    telemetry = Telemetry(ended=(log_operation,))  # as it stands when nothing is switched on
+    metrics = MetricStore(memory._scope.database, telemetry, enabled=enabled)
+    metrics._writer = memory.metrics._writer
+    return Memory(replace(memory._scope, metrics=metrics, telemetry=telemetry))
 
-        # At different queries at a time, or one would find what it needs in the caches for another.
-        calls = {name: recall(name, 85 * i) for i, name in enumerate(changes)}
-        interleave(calls, QUERIES, warm_up=0)
-        taken: dict[str, list[float]] = {name: [] for name in changes}
-        row_ms: dict[str, list[float]] = {name: [] for name in changes}
-        for done in range(0, rounds, BATCH):
-            for name, part in interleave(calls, min(BATCH, rounds - done), warm_up=0).items():
-                taken[name] += part
-                # A little before the client would do it by itself.
-                start = time.perf_counter()
-                written = memories[name].metrics.flush()
-                if written:
-                    row_ms[name].append((time.perf_counter() - start) * 1000 / written)
-        check_observed(memories, rounds + QUERIES, log)
-    return [
-        summarise(
-            name, taken[name], taken[OFF], 0 if name == OFF else statistics.median(row_ms[name])
-        )
-        for name in changes
-    ]
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What was measured while the memories were open: milliseconds of recalls, and of a row."""
+
+    taken: Mapping[str, Sequence[float]]
+    row_ms: Mapping[str, float]
+
+
+def measure_one(memories: Mapping[str, Memory], rounds: int, logger: logging.Logger) -> Opening:
+    """Recall in the four ways in turns."""
+    queries = World(DIMENSIONS).vectors(QUERIES, queries=True)
+
+    def recall(name: str, offset: int) -> Callable[[int], object]:
+        recalled = memories[name].episodes.recall
+
+        def call(i: int) -> object:
+            logger.disabled = name != ALL
+            return recalled(embedding=queries[(i + offset) % QUERIES], limit=LIMIT)
+
+        return call
+
+    # At different queries at a time, or one would find what it needs in the caches for another.
+    calls = {name: recall(name, 64 * i) for i, name in enumerate(memories)}
+    interleave(calls, QUERIES, warm_up=0)
+    taken: dict[str, list[float]] = {name: [] for name in memories}
+    row_ms: list[float] = []
+    for done in range(0, rounds, BATCH):
+        for name, part in interleave(calls, min(BATCH, rounds - done), warm_up=0).items():
+            taken[name] += part
+        # A little before the client would do it by itself; a row costs the same in all ways.
+        start = time.perf_counter()
+        written = memories[ROWS].metrics.flush()
+        row_ms.append((time.perf_counter() - start) * 1000 / written)
+        memories[ALL].metrics.flush()
+    row = statistics.median(row_ms)
+    return Opening(taken, {name: 0.0 if name == OFF else row for name in memories})
 
 
 def check_observed(memories: Mapping[str, Memory], made: int, log: Path) -> None:
@@ -140,27 +164,31 @@ def check_observed(memories: Mapping[str, Memory], made: int, log: Path) -> None
     rows = memories[ALL].metrics.summary(operation_type="recall_similar")["recall_similar"].count
     with log.open() as file:
         lines = sum('"operation":"recall_similar"' in line for line in file)
-    if (counted, rows, lines) != (made, 2 * made, made):
+    if (counted, rows, lines) != (2 * made, 3 * made, made):
         raise RuntimeError(f"of {made} recalls: {counted} counted, {rows} rows, {lines} lines")
 
 
-def summarise(name: str, taken: Sequence[float], off: Sequence[float], row_ms: float) -> Rate:
+def summarise(name: str, openings: Sequence[Opening]) -> Rate:
     """Compare the recalls of a way, each with the writing of its row, with everything off."""
-    whole = [ms + row_ms for ms in taken]
-    slower, lowest, highest = ratio(whole, off)
+    p50 = [statistics.median(opening.taken[name]) for opening in openings]
+    row_ms = [opening.row_ms[name] for opening in openings]
+    off = [statistics.median(opening.taken[OFF]) for opening in openings]
+    whole = [ms + row for ms, row in zip(p50, row_ms, strict=True)]
+    costs = [1 - least / ms for ms, least in zip(whole, off, strict=True)]
     return Rate(
         name=name,
-        recalls_per_second=1000 / statistics.median(whole),
-        p50_ms=statistics.median(taken),
-        row_ms=row_ms,
-        cost=1 - 1 / slower,
-        lowest=1 - 1 / lowest,
-        highest=1 - 1 / highest,
+        recalls_per_second=1000
+        / statistics.median(a + b for a, b in zip(p50, row_ms, strict=True)),
+        p50_ms=statistics.median(p50),
+        row_ms=statistics.median(row_ms),
+        cost=statistics.median(costs),
+        lowest=min(costs),
+        highest=max(costs),
     )
 
 
 def show(rates: Sequence[Rate]) -> None:
-    table = Table("with", "p50 ms", "a row, ms", "recalls a second", "cost", "in parts of the run")
+    table = Table("with", "p50 ms", "a row, ms", "recalls a second", "cost", "in its openings")
     for rate in rates:
         table.add_row(
             rate.name,
