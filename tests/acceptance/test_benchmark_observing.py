@@ -17,5 +17,5 @@ def test_the_benchmark_of_observing_runs() -> None:
     )  # fmt: skip
     assert done.returncode in (0, 1), done.stderr  # 1: a target was missed, which noise can do
     assert "everything on costs at most 5%" in done.stdout
-    for way in ("everything off", "metric rows", "JSON logs"):
+    for way in ("everything off", "metric rows", "Prometheus", "JSON"):
         assert way in done.stdout
