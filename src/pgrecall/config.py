@@ -55,6 +55,20 @@ class Settings(BaseSettings):
     monitor_dsn: SecretStr | None = Field(
         None, description="Connection string of the monitor role, for `pgrecall monitor`."
     )
+    backup_dsn: SecretStr | None = Field(
+        None, description="Connection string of the backup role, past a pooler."
+    )
+    backups: str | None = Field(
+        None,
+        description="Where backups go: a directory or `s3://BUCKET/PREFIX`; `data_dir` with "
+        "`-backups` behind it unless given.",
+    )
+    backup_recipients: str | None = Field(
+        None, description="age public keys that backups are encrypted to, with commas between."
+    )
+    backup_identity: Path | None = Field(
+        None, description="File with the age private key, to verify and restore backups."
+    )
     data_dir: Path = Field(
         default_factory=default_data_dir,
         description="Directory of the embedded server.",
@@ -78,6 +92,11 @@ class Settings(BaseSettings):
     )
     connect_timeout: float = Field(
         10.0, gt=0, description="Seconds to wait for a connection before giving up."
+    )
+    answer_timeout: float = Field(
+        300.0,
+        ge=0,
+        description="Seconds that a client waits for a silent server amid a call. 0: forever.",
     )
     metrics: bool = Field(True, description="Record each operation in agent_memory_metrics.")
     metrics_keep_days: float = Field(
@@ -110,6 +129,20 @@ class Settings(BaseSettings):
     def service_file(self) -> Path:
         """The libpq service file that `init` writes (mode 0600)."""
         return self.config_dir / "pg_service.conf"
+
+    @cached_property
+    def backup_location(self) -> str:
+        """Where backups go and are looked for."""
+        if self.backups is not None:
+            return self.backups
+        directory = self.data_dir.expanduser().absolute()
+        return str(directory.with_name(f"{directory.name}-backups"))
+
+    @cached_property
+    def recipients(self) -> tuple[str, ...]:
+        """The age public keys that backups are encrypted to."""
+        keys = (self.backup_recipients or "").split(",")
+        return tuple(key.strip() for key in keys if key.strip())
 
     @cached_property
     def password_file(self) -> Path:

@@ -14,6 +14,8 @@ Every error says what was wrong, with which value, and (in ``hint``) what to do:
     ├── OperationRefused        an operator's command was refused before changing anything
     ├── MigrationError          a migration could not be completed
     ├── TransferError           an import or export stopped; running it again continues
+    ├── BackupError             a backup could not be made, read or restored
+    │   └── BackupDamaged       what is stored is not what was backed up
     ├── SchemaMismatch          the database schema does not fit this client
     │   ├── SchemaMissing       nothing has been provisioned there
     │   ├── SchemaTooOld        migrate the database
@@ -97,6 +99,14 @@ class MigrationError(PgrecallError):
 
 class TransferError(PgrecallError):
     """An import or export stopped: its file or the database failed; it can be run again."""
+
+
+class BackupError(PgrecallError):
+    """A backup could not be made, read or restored; what stood before is untouched."""
+
+
+class BackupDamaged(BackupError):
+    """A stored backup is not what was backed up: bytes, files or rows differ."""
 
 
 class SchemaMismatch(PgrecallError):

@@ -16,12 +16,18 @@ Progress = Callable[[str], None]
 ROLES = ("app", "owner", "readonly", "monitor", "backup", "admin")
 """The roles that a connection string can be had for; ``admin`` on the embedded server only."""
 
+_VARIABLES = {
+    "owner": "PGRECALL_OWNER_DSN",
+    "monitor": "PGRECALL_MONITOR_DSN",
+    "backup": "PGRECALL_BACKUP_DSN",
+}
+
 
 def resolve_dsn(settings: Settings, role: str = "app", *, progress: Progress | None = None) -> str:
     """Return a working connection string for a role of the memory.
 
-    In order: ``PGRECALL_DSN`` (``PGRECALL_OWNER_DSN`` for the owner, ``PGRECALL_MONITOR_DSN`` for
-    the monitor), what ``pgrecall init`` wrote for this user, and the embedded server, which is
+    In order: ``PGRECALL_DSN`` (``PGRECALL_OWNER_DSN`` for the owner, and likewise for the monitor
+    and the backup), what ``pgrecall init`` wrote for this user, and the embedded server, which is
     started and provisioned if need be.
 
     Args:
@@ -42,6 +48,7 @@ def resolve_dsn(settings: Settings, role: str = "app", *, progress: Progress | N
         "app": settings.dsn,
         "owner": settings.owner_dsn,
         "monitor": settings.monitor_dsn,
+        "backup": settings.backup_dsn,
     }.get(role)
     if given is not None:
         return given.get_secret_value()
@@ -83,7 +90,7 @@ def _refuse_strangers(settings: Settings, role: str, service: Mapping[str, str] 
         place = _place(settings.dsn.get_secret_value())
         if service is None or _service_place(service) != place:
             where = "{2!r} on {0}:{1}".format(*place)
-            own = {"owner": "PGRECALL_OWNER_DSN", "monitor": "PGRECALL_MONITOR_DSN"}.get(role)
+            own = _VARIABLES.get(role)
             raise ConfigurationError(
                 f"PGRECALL_DSN leads to {where}, and nothing says how to reach that as {role}",
                 hint=f"set {own} to the {role}'s connection string"

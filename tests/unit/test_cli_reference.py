@@ -76,6 +76,7 @@ def test_the_commands_of_the_contract_exist() -> None:
         "sessions": "open show list close expire",
         "pooler": "config",
         "monitor": "config",
+        "backup": "create list verify restore rehearse prune",
     }
     alone = "init destroy dsn start stop status logs migrate verify doctor demo"
     wanted = {f"pgrecall {verb}" for verb in alone.split()}

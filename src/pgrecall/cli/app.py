@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from pgrecall.cli import (
+    backup,
     database,
     demo,
     episodes,
@@ -116,5 +117,6 @@ app.add_typer(knowledge.app, name="knowledge")
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(monitor.app, name="monitor")
 app.add_typer(pooler.app, name="pooler")
+app.add_typer(backup.app, name="backup")
 transfer.register(episodes.app)
 demo.register(app)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -17,6 +17,13 @@ from pgrecall.cli.options import (
     confirm,
 )
 from pgrecall.cli.output import Column, Printer, printer, shorten, state, working
+
+Backup: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--backup/--no-backup", help="Whether to back up first what the change could reach."
+    ),
+]
 
 if TYPE_CHECKING:
     from pgrecall.config import Settings
@@ -58,12 +65,14 @@ def init(
     reset_passwords: Annotated[
         bool, typer.Option("--reset-passwords", help="Give all five roles new passwords.")
     ] = False,
+    backup: Backup = True,
     as_json: JsonFlag = None,
 ) -> None:
     """Provision the database with its roles and schema, or bring it up to date.
 
     It can be repeated: what is there already is left as it is. A database whose schema was made
-    by hand is taken over with all its rows.
+    by hand is taken over with all its rows. Before a server that holds data is changed, what the
+    change could reach is backed up: the memory, and the database that --dsn names.
     """
     from pgrecall.config import load_settings
 
@@ -75,12 +84,35 @@ def init(
         "dry_run": dry_run,
         "reset_passwords": reset_passwords,
     }
+    made: tuple[str, ...] = ()
     with working("provisioning") as progress:
+        if backup and not dry_run:
+            foretold = _init(settings, dsn, dimensions, progress, {**options, "dry_run": True})
+            made = _back_up_before(foretold, settings, dsn, progress)
         report = _init(settings, dsn, dimensions, progress, options)
     if show.as_json:
-        show.data({**_as_dict(report), "changed": report.changed})
+        show.data({**_as_dict(report), "changed": report.changed, "backups": made})
     else:
         _show_init(show, report, settings)
+        for name in made:
+            show.line(f"backup     {name} in {settings.backup_location}, made before")
+
+
+def _back_up_before(
+    foretold: InitReport, settings: Settings, dsn: str | None, progress: Progress
+) -> tuple[str, ...]:
+    from pgrecall.ops import embedded
+    from pgrecall.ops.backup import precaution
+
+    if not precaution.is_wanted(foretold):
+        return ()
+    admin_dsn = dsn
+    if admin_dsn is None:
+        server = embedded.server_of(settings)
+        if not server.status().created:
+            return ()
+        admin_dsn = server.admin_dsn()
+    return precaution.before_init(admin_dsn, foretold, settings=settings, progress=progress)
 
 
 def _init(
@@ -231,9 +263,10 @@ def migrate(
     ] = False,
     owner_dsn: OwnerDsn = None,
     direct_dsn: DirectDsn = None,
+    backup: Backup = True,
     as_json: JsonFlag = None,
 ) -> None:
-    """Bring the schema to the revision that this version needs.
+    """Bring the schema to the revision that this version needs, after a backup of what is there.
 
     Runs as the owner, on a connection without a pooler. Several at once wait for each other.
     """
@@ -248,7 +281,7 @@ def migrate(
         if sql:
             script = migration.script(target, settings=settings)
         else:
-            report = migration.upgrade(target, settings=settings, progress=progress)
+            report = migration.upgrade(target, settings=settings, backup=backup, progress=progress)
     if sql:
         if show.asked_for_json:
             show.data({"sql": script})
@@ -257,6 +290,8 @@ def migrate(
     elif show.as_json:
         show.data(report)
     elif report.applied:
+        if report.backup is not None:
+            show.line(f"backed up before as {report.backup} in {settings.backup_location}")
         show.line(f"applied {', '.join(report.applied)}; the schema is at {report.revision}")
     else:
         show.line(f"the schema is at {report.revision}; nothing was changed")

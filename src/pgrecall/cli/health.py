@@ -40,7 +40,6 @@ def verify(
         target = direct_owner_dsn(settings, progress=progress)
         checks = run(
             target,
-            settings=settings,
             pooler_dsn=None if settings.dsn is None else settings.dsn.get_secret_value(),
             # A way around a pooler was named, so the ordinary way leads through it.
             pooler_claimed=settings.direct_dsn is not None,
@@ -74,11 +73,12 @@ def _show(show: Printer, checks: Sequence[Check]) -> None:
     if show.as_json:
         show.data([check.as_dict for check in checks])
     else:
-        _print(show, checks)
+        print_checks(show, checks)
     raise typer.Exit(exit_code(checks))
 
 
-def _print(show: Printer, checks: Sequence[Check]) -> None:
+def print_checks(show: Printer, checks: Sequence[Check]) -> None:
+    """Print what was looked at, as wide as the terminal allows, and the counts below."""
     if show.width < NARROW:
         _list(show, checks)
     else:

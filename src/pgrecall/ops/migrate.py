@@ -22,34 +22,43 @@ class MigrationReport:
     Attributes:
         applied: The revisions that were applied, oldest first; empty when there was nothing to do.
         revision: The revision that the schema is at now.
+        backup: Name of the backup that was made before; None when there was nothing to do, or
+            nothing to lose, or none was wanted.
     """
 
     applied: tuple[str, ...]
     revision: str
+    backup: str | None = None
 
 
 def upgrade(
-    owner_dsn: str, *, settings: Settings, progress: Progress | None = None
+    owner_dsn: str, *, settings: Settings, backup: bool = True, progress: Progress | None = None
 ) -> MigrationReport:
-    """Apply the revisions that are missing.
+    """Apply the revisions that are missing, after a backup of what is there.
 
     Args:
         owner_dsn: Connection string of the owner, to the server itself.
-        settings: Name the embedder, whose dimensions an empty database gets.
+        settings: Name the embedder, whose dimensions an empty database gets, and where backups go.
+        backup: Whether to make one first, if there is anything to migrate.
         progress: Called with a line of text for each step.
 
     Raises:
         OperationRefused: The tables were made by hand, or the connection leads through a pooler
-            or to a standby.
+            or to a standby, or no backup could be made.
         SchemaTooNew: A newer version migrated the database.
         MigrationError: A revision failed.
         Unavailable: The server could not be reached.
     """
     from pgrecall.migrations import runner  # Alembic takes a third of a second to load
 
-    _, dimensions = _look(owner_dsn, settings)
+    revision, dimensions = _look(owner_dsn, settings)
+    made = None
+    if backup and revision not in (None, HEAD):
+        from pgrecall.ops.backup import precaution
+
+        made = precaution.back_up(owner_dsn, settings=settings, progress=progress)
     applied = runner.upgrade(owner_dsn, dimensions=dimensions, progress=progress)
-    return MigrationReport(applied=tuple(applied), revision=HEAD)
+    return MigrationReport(applied=tuple(applied), revision=HEAD, backup=made)
 
 
 def script(owner_dsn: str, *, settings: Settings) -> str:

@@ -406,3 +406,14 @@ SELECT sample.age, sample.episode_count, sample.strategy_count,
           FROM public.agent_memory_metrics
          WHERE operation_type = 'sample' AND "timestamp" IS NOT NULL
          ORDER BY "timestamp" DESC LIMIT 1) AS sample
+
+-- name: backups
+SELECT status.task,
+       extract(epoch FROM now() - last_success_at)::double precision AS age,
+       last_success_bytes AS bytes,
+       last_failed,
+       CASE WHEN last_failed THEN
+            (SELECT run.detail->>'error' FROM pgrecall.task_runs AS run
+              WHERE run.task = status.task ORDER BY run.finished_at DESC LIMIT 1) END AS error
+  FROM pgrecall.task_status AS status
+ WHERE status.task IN ('backup', 'restore_drill')

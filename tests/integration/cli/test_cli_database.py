@@ -72,7 +72,7 @@ def test_from_nothing_to_a_verified_database_and_back(
     assert "embedded server only" in run("dsn", "--role", "admin", code=2).err
     assert "no role 'root'" in run("dsn", "--role", "root", code=2).err
 
-    assert run("migrate").data == {"applied": [], "revision": HEAD}
+    assert run("migrate").data == {"applied": [], "revision": HEAD, "backup": None}
     assert "nothing to do" in run("migrate", "--sql").out
     checks = run("verify").data
     assert {"passed"} <= {check["status"] for check in checks} <= {"passed", "not configured"}

@@ -63,7 +63,7 @@ def test_adopted_database_keeps_the_old_check_as_a_warning(
     settings = load_settings(config_dir=tmp_path, database=name)
     provision.init(admin_dsn, database=name, settings=settings)
     try:
-        checks = verify(provision.dsn_for(settings, "owner"), settings=settings)
+        checks = verify(provision.dsn_for(settings, "owner"))
     finally:
         provision.destroy(admin_dsn, database=name, settings=settings)
         with psycopg.connect(admin_dsn, autocommit=True) as admin:
@@ -84,8 +84,6 @@ def test_another_query_behind_a_view_is_a_warning(
              SELECT 0::bigint AS total_episodes, 0::bigint AS episodes_with_outcome,
                     0::bigint AS active_strategies, 0::bigint AS active_sessions,
                     0::numeric AS avg_recall_latency_ms, ''::text AS database_size""")
-    check = by_id(verify(pgrecall_database.owner_dsn, settings=pgrecall_database.settings))[
-        "catalog-views"
-    ]
+    check = by_id(verify(pgrecall_database.owner_dsn))["catalog-views"]
     assert check.status == "warning"
     assert "v_memory_system_health expected: SELECT" in check.evidence

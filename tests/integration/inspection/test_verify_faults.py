@@ -360,7 +360,7 @@ def test_faults_are_named(
     for fault in faults:
         plant(FAULTS[fault][0])
     try:
-        checks = verify(pgrecall_database.owner_dsn, settings=pgrecall_database.settings)
+        checks = verify(pgrecall_database.owner_dsn)
     finally:
         plant("ALTER ROLE {role}_owner RESET default_transaction_read_only")
     found = by_id(checks)
@@ -376,15 +376,13 @@ def test_faults_are_named(
 def test_empty_database_fails_without_vacuous_passes(
     empty_database: str, pgrecall_database: Database, by_id: ById
 ) -> None:
-    checks = by_id(verify(empty_database, settings=pgrecall_database.settings))
+    checks = by_id(verify(empty_database))
     passed = {id_ for id_, check in checks.items() if check.status == "passed"}
     assert passed == {"TC-DB-002", "catalog-unknown"}
 
 
 def test_a_role_that_may_only_read(pgrecall_database: Database, by_id: ById) -> None:
-    checks = by_id(
-        verify(pgrecall_database.role_dsn("readonly"), settings=pgrecall_database.settings)
-    )
+    checks = by_id(verify(pgrecall_database.role_dsn("readonly")))
     assert "permission denied" in checks["TC-DB-002"].evidence
     assert "insert on agent_episodes was refused" in checks["step-2"].evidence
 
@@ -393,7 +391,7 @@ def test_unknown_objects_are_a_note(pgrecall_database: Database, plant: Plant, b
     plant("""CREATE TABLE customers (id integer PRIMARY KEY);;
              CREATE FUNCTION twice(integer) RETURNS integer LANGUAGE sql AS 'SELECT $1 * 2';;
              ALTER TABLE agent_episodes ADD COLUMN mood text""")
-    checks = verify(pgrecall_database.owner_dsn, settings=pgrecall_database.settings)
+    checks = verify(pgrecall_database.owner_dsn)
     assert exit_code(checks) == 0
     note = by_id(checks)["catalog-unknown"]
     assert note.status == "passed"
@@ -421,9 +419,7 @@ def test_a_function_cannot_reach_real_rows(
     )
     for body in bodies:
         plant(CLEANUP.format(body))
-        check = by_id(verify(pgrecall_database.owner_dsn, settings=pgrecall_database.settings))[
-            "step-7"
-        ]
+        check = by_id(verify(pgrecall_database.owner_dsn))["step-7"]
         assert check.status != "passed", body
     with psycopg.connect(pgrecall_database.admin_dsn) as connection:
         assert connection.execute(
@@ -440,5 +436,5 @@ def test_a_function_with_a_search_path_of_its_own_is_run(
              RETURNS void LANGUAGE sql SET search_path = public, pg_temp AS
              'INSERT INTO agent_memory_metrics (operation_type, latency_ms, results_count,
               project_id) VALUES ($1, $2, $3, $4)'""")
-    check = by_id(verify(pgrecall_database.owner_dsn, settings=pgrecall_database.settings))
+    check = by_id(verify(pgrecall_database.owner_dsn))
     assert check["step-7"].status == "passed", check["step-7"]

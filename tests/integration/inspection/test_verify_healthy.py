@@ -66,7 +66,7 @@ def test_specified_dimensions_as_the_real_owner(
     provision.init(admin_dsn, database=name, dimensions=1536, settings=settings)
     try:
         started = time.perf_counter()
-        checks = verify(provision.dsn_for(settings, "owner"), settings=settings)
+        checks = verify(provision.dsn_for(settings, "owner"))
         assert time.perf_counter() - started < 60  # 2 to 5 s where nothing else runs
         found = by_id(checks)
         assert {check.id for check in checks if check.status == "not configured"} == LATER
@@ -94,11 +94,11 @@ def test_single_user_of_the_specification(admin_dsn: str, tmp_path: Path, by_id:
                 admin_dsn, database=name, dimensions=8, grant_to=[user], settings=settings
             )
             owner = provision.dsn_for(settings, "owner")
-            assert exit_code(verify(owner, settings=settings)) == 0
+            assert exit_code(verify(owner)) == 0
             with psycopg.connect(owner, autocommit=True) as connection:
                 revoke = f"REVOKE INSERT ON TABLES FROM {user}"
                 connection.execute(f"ALTER DEFAULT PRIVILEGES IN SCHEMA public {revoke}".encode())
-            check = by_id(verify(owner, settings=settings))["catalog-default-privileges"]
+            check = by_id(verify(owner))["catalog-default-privileges"]
             assert check.status == "failed"
             assert f"INSERT on tables in schema public expected for {user}" in check.evidence
         finally:
@@ -117,7 +117,7 @@ def test_leaves_nothing_behind(pgrecall_database: Database, plant: Callable[[str
         SELECT record_memory_operation('recall_similar', 1, 1);;
         SELECT pg_stat_force_next_flush();; VACUUM ANALYZE""")
     before = traces(pgrecall_database.admin_dsn)
-    checks = verify(pgrecall_database.owner_dsn, settings=pgrecall_database.settings)
+    checks = verify(pgrecall_database.owner_dsn)
     assert [check for check in checks if check.status == "failed"] == []
     # Counters reach the shared statistics when the backend has ended.
     with psycopg.connect(pgrecall_database.admin_dsn, autocommit=True) as connection:
@@ -139,12 +139,12 @@ def test_runs_while_another_session_writes(pgrecall_database: Database) -> None:
             "VALUES ('real', now() - interval '1 day')"
         )
         writer.execute("UPDATE agent_working_memory SET current_goal = 'held'")
-        checks = verify(pgrecall_database.owner_dsn, settings=pgrecall_database.settings)
+        checks = verify(pgrecall_database.owner_dsn)
         assert exit_code(checks) == 0
 
 
 def test_checks_are_ready_for_json(pgrecall_database: Database) -> None:
-    checks = verify(pgrecall_database.owner_dsn, settings=pgrecall_database.settings)
+    checks = verify(pgrecall_database.owner_dsn)
     fields = {"id", "title", "status", "evidence", "remedy", "duration_ms"}
     assert all(set(check.as_dict) == fields for check in checks)
     assert all(check.evidence for check in checks)
@@ -154,6 +154,6 @@ def test_checks_are_ready_for_json(pgrecall_database: Database) -> None:
 def test_no_server(pgrecall_database: Database) -> None:
     nowhere = make_conninfo("", host="127.0.0.1", port=1, user="x", password="secret-word")
     with pytest.raises(Unavailable) as caught:
-        verify(nowhere, settings=pgrecall_database.settings)
+        verify(nowhere)
     assert caught.value.hint
     assert "secret-word" not in str(caught.value)

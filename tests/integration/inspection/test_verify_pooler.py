@@ -39,7 +39,6 @@ def look(pgrecall_database: Database, by_id: ById) -> Look:
         return by_id(
             verify(
                 pgrecall_database.owner_dsn,
-                settings=pgrecall_database.settings,
                 pooler_dsn=pooler_dsn,
                 pooler_claimed=claimed,
             )

@@ -145,7 +145,7 @@ def test_verify_sees_the_monitor_by_its_samples(
     pgrecall_database: Database, monitor: Monitor, admin: psycopg.Connection[Any]
 ) -> None:
     def step() -> Check:
-        checks = verify(pgrecall_database.owner_dsn, settings=pgrecall_database.settings)
+        checks = verify(pgrecall_database.owner_dsn)
         (found,) = [check for check in checks if check.id == "step-8"]
         return found
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from pgrecall.config import Settings
 from pgrecall.ops.checks import Check, Seen, exit_code
 from pgrecall.ops.verify import cases, catalog, pooler, rights, schema, steps
 from pgrecall.ops.verify.cases import Subject
@@ -54,7 +53,6 @@ _ORDER = (
 def verify(
     owner_dsn: str,
     *,
-    settings: Settings,
     pooler_dsn: str | None = None,
     pooler_claimed: bool = True,
 ) -> list[Check]:
@@ -62,7 +60,6 @@ def verify(
 
     Args:
         owner_dsn: Connection string of the owner role, to the server itself.
-        settings: The settings; the database's name in them is only used in hints.
         pooler_dsn: Connection string of a connection pooler to the same database, if there is one.
         pooler_claimed: Whether it certainly leads through one; else it is only used if it does.
 
@@ -89,7 +86,8 @@ def verify(
         checks.append(_run(subject, "step-7", "cleanup functions execute", steps.functions_work))
         title = "monitoring configured and showing metrics"
         checks.append(_run(subject, "step-8", title, steps.monitoring))
-        checks.append(_later(settings))
+        title = "backup procedures include the database"
+        checks.append(_run(subject, "step-9", title, steps.backups))
         checks += [_run(subject, *entry) for entry in _CATALOG]
     return sorted(checks, key=lambda check: _ORDER.index(check.id))
 
@@ -123,15 +121,6 @@ def _similarity(subject: Subject, way: pooler.Way) -> list[Check]:
             )
         )
     return [speed, *ranked]
-
-
-def _later(settings: Settings) -> Check:
-    return Check(
-        id="step-9",
-        title="backup procedures include the database",
-        status="not configured",
-        evidence=f"no backup of {settings.database} is known to pgrecall",
-    )
 
 
 def _examine(session: Session) -> Subject:

@@ -7,6 +7,7 @@ the lines of a freshly migrated database; ``tools/expected_catalog.py`` writes i
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -47,6 +48,8 @@ TABLES = (
 EVIDENCE_CONSTRAINT = "agent_knowledge.chk_min_supporting_episodes"
 OLD_EVIDENCE_CHECK = "CHECK ((array_length(supporting_episodes, 1) >= 3))"
 _DIMENSIONS = "{dimensions}"
+_ELEMENT = re.compile(r"\(('(?:[^']|'')*'::character varying)\)::text")
+_LIST = re.compile(rf"ARRAY\[((?:{_ELEMENT.pattern}(?:, )?)+)\]")
 
 Catalog: TypeAlias = Mapping[str, Mapping[str, str]]
 """Section, then object, then its definition."""
@@ -76,11 +79,25 @@ class Difference:
         return f"{self.name} expected: {self.expected} found: {self.found}"
 
 
+def as_written(definition: str) -> str:
+    """Undo what a dump and its restore do to a list of texts: each element gets a cast of its own.
+
+    PostgreSQL prints ``IN ('a', 'b')`` of a varchar with one cast around the list; read again,
+    that becomes a list of casts, which means the same.
+    """
+
+    def joined(match: re.Match[str]) -> str:
+        elements = _ELEMENT.sub(r"\1", match[1])
+        return f"(ARRAY[{elements}])::text[]"
+
+    return _LIST.sub(joined, definition)
+
+
 def read(session: Session) -> dict[str, dict[str, str]]:
     """Describe what schema ``public`` holds now."""
     tables = {"tables": list(TABLES)}
     catalog: dict[str, dict[str, str]] = {
-        section: {row["name"]: row["found"] for row in session.rows(section, tables)}
+        section: {row["name"]: as_written(row["found"]) for row in session.rows(section, tables)}
         for section in SECTIONS
         if section != "functions"
     }

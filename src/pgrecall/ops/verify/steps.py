@@ -6,7 +6,8 @@ import itertools
 
 import psycopg
 
-from pgrecall.ops.checks import Seen
+from pgrecall.ops.checks import Seen, Status
+from pgrecall.ops.monitor.objectives import Objectives
 from pgrecall.ops.verify import catalog, twin
 from pgrecall.ops.verify.cases import Subject
 from pgrecall.ops.verify.session import Session, describe
@@ -245,3 +246,39 @@ def monitoring(subject: Subject) -> Seen:
             "see why `pgrecall monitor` does not run or cannot write, and start it again",
         )
     return Seen("passed", evidence)
+
+
+def backups(subject: Subject) -> Seen:
+    """Step 9: backups are made, and one was restored for trial, as their runs record it."""
+    runs = {row["task"]: row for row in subject.session.rows("backups")}
+    wanted = Objectives()
+    texts = {
+        "backup": ("backup", "pgrecall backup create", wanted.backup_age_seconds),
+        "restore_drill": (
+            "restore drill",
+            "pgrecall backup verify",
+            wanted.restore_drill_age_seconds,
+        ),
+    }
+    evidence, remedies, missing = [], [], 0
+    for task, (name, command, oldest) in texts.items():
+        run = runs[task]
+        if run["age"] is None:
+            missing += 1
+            evidence.append(f"no {name} of this database was ever recorded")
+        else:
+            size = "" if run["bytes"] is None else f", {run['bytes'] / 1e6:,.1f} MB"
+            evidence.append(f"last good {name} {_ago(run['age'])} ago{size}")
+        if run["last_failed"]:
+            evidence.append(f"the last {name} failed: {run['error']}")
+        if run["age"] is None or run["age"] > oldest or run["last_failed"]:
+            remedies.append(f"run `{command}`, and have it run by a schedule")
+    failed = len(remedies) > missing
+    status: Status = "failed" if failed else "not configured" if missing else "passed"
+    return Seen(status, "; ".join(evidence), "; ".join(remedies) or None)
+
+
+def _ago(seconds: float) -> str:
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h" if seconds < 172_800 else f"{seconds / 86_400:.0f} days"
