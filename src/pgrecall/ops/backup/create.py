@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from psycopg.types.json import Jsonb
 from pgrecall.config import Settings
 from pgrecall.errors import InvalidInput, PgrecallError
 from pgrecall.ops.backup import description, encryption, manifest, tools
-from pgrecall.ops.backup.manifest import Database, Manifest, Role
+from pgrecall.ops.backup.manifest import Database, Manifest, Role, Table
 from pgrecall.ops.backup.session import QUERIES, Session, open_session
 from pgrecall.ops.backup.storage import Storage, open_storage
 
@@ -214,9 +215,10 @@ class _Dump:
             description.refuse_hidden_rows(session)
             revision, dimensions = description.revision(session)
             memory = self._kind == "memory" and dimensions is not None
-            length, sha256 = self._store(storage, file, snapshot, say)
-            say(f"{name}: counting rows and summing them up")
-            tables = tuple(description.tables(session))
+            with self._counting() as counted:
+                length, sha256 = self._store(storage, file, snapshot, say)
+                say(f"{name}: counting rows and summing them up")
+                tables = counted.result()
             return Database(
                 name=name,
                 kind=cast("manifest.Kind", self._kind),
@@ -241,6 +243,16 @@ class _Dump:
             )
         finally:
             session.connection.rollback()
+
+    @contextmanager
+    def _counting(self) -> Iterator[Future[tuple[Table, ...]]]:
+        """Count and sum up in the same snapshot while pg_dump reads; both take about as long."""
+        with ThreadPoolExecutor(1, "counting") as pool:
+            try:
+                yield pool.submit(lambda: tuple(description.tables(self._session)))
+            except BaseException:
+                self._session.connection.cancel_safe()
+                raise
 
     def _store(self, storage: Storage, file: str, snapshot: str, say: Progress) -> tuple[int, str]:
         """Send pg_dump's output into the storage; return its length and SHA-256 there."""
