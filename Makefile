@@ -57,9 +57,10 @@ generate: setup ## Make the files that are made from others
 	$(BIN)/python tools/metrics_reference.py
 	$(BIN)/python tools/dashboards.py
 
-bench: setup ## Measure against the floor (the same SQL on a raw connection), and what observing costs
+bench: setup ## Measure against the floor (the same SQL on a raw connection), and what observing and backups cost
 	$(BIN)/python -m benchmarks.floor
 	$(BIN)/python -m benchmarks.observing
+	$(BIN)/python -m benchmarks.backing_up
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
