@@ -10,6 +10,7 @@ from typing import Any, LiteralString, TypeVar
 import psycopg
 from pgvector.psycopg.vector import register_vector_info
 from psycopg import AsyncConnection, AsyncCursor
+from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 from psycopg.rows import BaseRowFactory, dict_row
 from psycopg.types import TypeInfo
@@ -21,6 +22,7 @@ from pgrecall.config import Settings
 from pgrecall.core.documents import from_json
 from pgrecall.driver import is_pooled, translate, translate_connect
 from pgrecall.driver.facts import Facts, check_schema, missing_settings
+from pgrecall.driver.patience import patient, transport_options
 from pgrecall.driver.settings import RECALL_SETTINGS
 from pgrecall.errors import ConfigurationError, InvalidInput, SchemaMissing
 from pgrecall.sql import load
@@ -30,6 +32,15 @@ Row = TypeVar("Row")
 
 class OwnConnection(AsyncConnection[Any]):
     """A connection of a client's own pool; only on these may statements be prepared."""
+
+    answer_timeout = 0.0
+    """Seconds of silence after which an answer is no longer waited for; 0: never."""
+
+    async def wait(self, gen: PQGen[Row], *args: Any, **kwargs: Any) -> Row:
+        """Wait for the server, but not for one that stays silent."""
+        if self.answer_timeout:
+            gen = patient(gen, self, self.answer_timeout)
+        return await super().wait(gen, *args, **kwargs)
 
 
 class AsyncDatabase:
@@ -81,6 +92,7 @@ class AsyncDatabase:
             max_size=self.settings.pool_max_size,
             timeout=self.settings.connect_timeout,
             kwargs={
+                **transport_options(self._dsn),
                 "autocommit": True,
                 "connect_timeout": max(2, round(self.settings.connect_timeout)),
                 "application_name": "pgrecall",
@@ -100,7 +112,8 @@ class AsyncDatabase:
             await self._pool.close()
             raise translate_connect(error) from error
 
-    async def _configure(self, connection: AsyncConnection[Any]) -> None:
+    async def _configure(self, connection: OwnConnection) -> None:
+        connection.answer_timeout = self.settings.answer_timeout
         register_vector_info(connection, self.facts.vector)
         set_json_loads(from_json, connection)
 
@@ -273,8 +286,9 @@ def _check_connection(connection: object) -> None:
 async def _explore(dsn: str, settings: Settings) -> Facts:
     statements = load("connection")
     try:
-        connection = await AsyncConnection.connect(
+        connection = await OwnConnection.connect(
             dsn,
+            **transport_options(dsn),
             autocommit=True,
             connect_timeout=max(2, round(settings.connect_timeout)),
             prepare_threshold=None,
@@ -283,6 +297,7 @@ async def _explore(dsn: str, settings: Settings) -> Facts:
     except psycopg.Error as error:
         ours = translate_connect(error)
         raise ours from (None if isinstance(ours, ConfigurationError) else error)
+    connection.answer_timeout = settings.answer_timeout
     try:
         async with connection:
             description = await _one(connection, statements["describe"])

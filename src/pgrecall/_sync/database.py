@@ -11,6 +11,7 @@ from typing import Any, LiteralString, TypeVar
 import psycopg
 from pgvector.psycopg.vector import register_vector_info
 from psycopg import Connection, Cursor
+from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 from psycopg.rows import BaseRowFactory, dict_row
 from psycopg.types import TypeInfo
@@ -22,6 +23,7 @@ from pgrecall.config import Settings
 from pgrecall.core.documents import from_json
 from pgrecall.driver import is_pooled, translate, translate_connect
 from pgrecall.driver.facts import Facts, check_schema, missing_settings
+from pgrecall.driver.patience import patient, transport_options
 from pgrecall.driver.settings import RECALL_SETTINGS
 from pgrecall.errors import ConfigurationError, InvalidInput, SchemaMissing
 from pgrecall.sql import load
@@ -31,6 +33,15 @@ Row = TypeVar("Row")
 
 class OwnConnection(Connection[Any]):
     """A connection of a client's own pool; only on these may statements be prepared."""
+
+    answer_timeout = 0.0
+    """Seconds of silence after which an answer is no longer waited for; 0: never."""
+
+    def wait(self, gen: PQGen[Row], *args: Any, **kwargs: Any) -> Row:
+        """Wait for the server, but not for one that stays silent."""
+        if self.answer_timeout:
+            gen = patient(gen, self, self.answer_timeout)
+        return super().wait(gen, *args, **kwargs)
 
 
 class Database:
@@ -82,6 +93,7 @@ class Database:
             max_size=self.settings.pool_max_size,
             timeout=self.settings.connect_timeout,
             kwargs={
+                **transport_options(self._dsn),
                 "autocommit": True,
                 "connect_timeout": max(2, round(self.settings.connect_timeout)),
                 "application_name": "pgrecall",
@@ -101,7 +113,8 @@ class Database:
             self._pool.close()
             raise translate_connect(error) from error
 
-    def _configure(self, connection: Connection[Any]) -> None:
+    def _configure(self, connection: OwnConnection) -> None:
+        connection.answer_timeout = self.settings.answer_timeout
         register_vector_info(connection, self.facts.vector)
         set_json_loads(from_json, connection)
 
@@ -274,8 +287,9 @@ def _check_connection(connection: object) -> None:
 def _explore(dsn: str, settings: Settings) -> Facts:
     statements = load("connection")
     try:
-        connection = Connection.connect(
+        connection = OwnConnection.connect(
             dsn,
+            **transport_options(dsn),
             autocommit=True,
             connect_timeout=max(2, round(settings.connect_timeout)),
             prepare_threshold=None,
@@ -284,6 +298,7 @@ def _explore(dsn: str, settings: Settings) -> Facts:
     except psycopg.Error as error:
         ours = translate_connect(error)
         raise ours from (None if isinstance(ours, ConfigurationError) else error)
+    connection.answer_timeout = settings.answer_timeout
     try:
         with connection:
             description = _one(connection, statements["describe"])

@@ -16,6 +16,7 @@ from pgrecall.cli import (
     episodes,
     health,
     knowledge,
+    metrics,
     monitor,
     output,
     pooler,
@@ -115,6 +116,7 @@ health.register(app)
 app.add_typer(episodes.app, name="episodes")
 app.add_typer(knowledge.app, name="knowledge")
 app.add_typer(sessions.app, name="sessions")
+app.add_typer(metrics.app, name="metrics")
 app.add_typer(monitor.app, name="monitor")
 app.add_typer(pooler.app, name="pooler")
 app.add_typer(backup.app, name="backup")

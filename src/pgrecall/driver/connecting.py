@@ -11,9 +11,13 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
 from pgrecall.driver.failures import translate_connect
+from pgrecall.driver.patience import transport_options
 from pgrecall.errors import ConfigurationError
 
 Row: TypeAlias = dict[str, Any]
+
+CONNECT_TIMEOUT = 10
+"""Seconds that an operator's command waits for a server that lets nobody in, unless told."""
 
 
 def connect(dsn: str, *, purpose: str, database: str | None = None) -> psycopg.Connection[Row]:
@@ -35,6 +39,7 @@ def connect(dsn: str, *, purpose: str, database: str | None = None) -> psycopg.C
             row_factory=dict_row,
             prepare_threshold=None,
             application_name=f"pgrecall {purpose}",
+            **transport_options(dsn, connect_timeout=CONNECT_TIMEOUT),
         )
     except psycopg.Error as error:
         ours = translate_connect(error)
