@@ -45,6 +45,7 @@ check: setup ## Style, types, and the generated files against their sources
 	$(BIN)/python tools/python_reference.py --check
 	$(BIN)/python tools/metrics_reference.py --check
 	$(BIN)/python tools/dashboards.py --check
+	$(BIN)/python tools/chart.py --check
 
 format: setup ## Format the code
 	$(BIN)/ruff format .
@@ -56,6 +57,7 @@ generate: setup ## Make the files that are made from others
 	$(BIN)/python tools/python_reference.py
 	$(BIN)/python tools/metrics_reference.py
 	$(BIN)/python tools/dashboards.py
+	$(BIN)/python tools/chart.py
 
 bench: setup ## Measure against the floor (the same SQL on a raw connection), and what observing and backups cost
 	$(BIN)/python -m benchmarks.floor

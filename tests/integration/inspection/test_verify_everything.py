@@ -1,4 +1,4 @@
-"""A deployment with everything configured: every case and every step of the specification passes."""
+"""Everything configured: every case and every step of the specification passes."""
 
 from __future__ import annotations
 
