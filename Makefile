@@ -13,7 +13,7 @@ PACKAGES := pgbouncer prometheus prometheus-alertmanager prometheus-postgres-exp
 	prometheus-pgbouncer-exporter
 PYTEST := $(BIN)/python -m pytest -p no:cacheprovider -n logical --dist loadfile
 
-.PHONY: help setup demo test check format generate bench clean
+.PHONY: help setup demo test check format generate bench chaos clean
 
 help: ## Show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -63,6 +63,10 @@ bench: setup ## Measure against the floor (the same SQL on a raw connection), an
 	$(BIN)/python -m benchmarks.floor
 	$(BIN)/python -m benchmarks.observing
 	$(BIN)/python -m benchmarks.backing_up
+
+chaos: setup ## Break servers, connections, disks and runs half-way, and count what was lost
+	@tools/system_packages.sh $(PACKAGES)
+	$(BIN)/python -m tests.chaos --rounds 3
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

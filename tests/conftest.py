@@ -61,6 +61,7 @@ def own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             if name.startswith("PGRECALL_") and name not in (
                 "PGRECALL_EVAL_DATA",
                 "PGRECALL_TEST_ADMIN_DSN",
+                "PGRECALL_TEST_CHAOS",
             ):
                 patch.delenv(name)
         patch.delenv("COLUMNS", raising=False)  # parallel runs of tests set it
