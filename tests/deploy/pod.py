@@ -28,15 +28,26 @@ from typing import Any, cast
 import pytest
 from tests.deploy.chart import NAMESPACE, ROOT, Resource, pods
 
-needs_confinement = pytest.mark.skipif(
-    shutil.which("unshare") is None or shutil.which("setpriv") is None,
-    reason="needs unshare and setpriv (util-linux)",
-)
-
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 PROGRAMS = f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin"
 COVERED = (Path("/mnt"), Path("/run"), Path("/tmp"))
 """Directories that a pod sees empty, apart from what is mounted in them."""
+
+
+def _is_open(path: Path) -> bool:
+    """Whether any user may pass through to it, and no pod sees something else in its place."""
+    covered = any(path.is_relative_to(place) for place in COVERED)
+    return not covered and all(parent.stat().st_mode & 0o001 for parent in path.parents)
+
+
+needs_confinement = pytest.mark.skipif(
+    shutil.which("unshare") is None
+    or shutil.which("setpriv") is None
+    or not _is_open(Path(sys.prefix).resolve())
+    or not _is_open(Path(sys.executable).resolve()),
+    reason="needs unshare and setpriv (util-linux), and a checkout that any user may enter, "
+    "outside of " + ", ".join(map(str, COVERED)),
+)
 
 NEEDED = (ROOT, Path(sys.prefix), Path(sys.base_prefix))
 """What stands in the place of the image; it may lie in a directory that is closed to others."""
