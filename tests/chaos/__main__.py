@@ -18,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.measuring import machine
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from tests.chaos.cutting import quiet
@@ -28,7 +29,7 @@ from tests.pgbouncer import PROGRAM
 
 import pgrecall
 
-console = Console(width=120)
+console = Console(width=150)
 
 
 @contextmanager
@@ -81,7 +82,8 @@ def totals(tallies: Sequence[Tally]) -> dict[str, int]:
 
 def show(tallies: Sequence[Tally]) -> None:
     """Print the table."""
-    table = Table("scenario", *(name[:8] for name in COUNTS), "wrong", "back in")
+    table = Table("scenario", *COUNTS, "wrong", "back in", box=SIMPLE, padding=(0, 0, 0, 1))
+    table.columns[0].no_wrap = True
     for column in table.columns[1:]:
         column.justify = "right"
         column.no_wrap = True
