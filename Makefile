@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 # What the tests pool with, measure with and are watched by.
-PACKAGES := pgbouncer prometheus prometheus-alertmanager prometheus-postgres-exporter \
+PACKAGES := npm pgbouncer prometheus prometheus-alertmanager prometheus-postgres-exporter \
 	prometheus-pgbouncer-exporter
 PYTEST := $(BIN)/python -m pytest -p no:cacheprovider -n logical --dist loadfile
 

@@ -34,23 +34,20 @@ COVERED = (Path("/mnt"), Path("/run"), Path("/tmp"))
 """Directories that a pod sees empty, apart from what is mounted in them."""
 
 
-def _is_open(path: Path) -> bool:
-    """Whether any user may pass through to it, and no pod sees something else in its place."""
-    covered = any(path.is_relative_to(place) for place in COVERED)
-    return not covered and all(parent.stat().st_mode & 0o001 for parent in path.parents)
+NEEDED = (ROOT, Path(sys.prefix), Path(sys.base_prefix))
+"""What stands in the place of the image; it may lie in a directory that is closed to others."""
+
+
+def _can_confine() -> bool:
+    if shutil.which("unshare") is None or shutil.which("setpriv") is None:
+        return False
+    return subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0
 
 
 needs_confinement = pytest.mark.skipif(
-    shutil.which("unshare") is None
-    or shutil.which("setpriv") is None
-    or not _is_open(Path(sys.prefix).resolve())
-    or not _is_open(Path(sys.executable).resolve()),
-    reason="needs unshare and setpriv (util-linux), and a checkout that any user may enter, "
-    "outside of " + ", ".join(map(str, COVERED)),
+    not _can_confine(),
+    reason="needs unshare and setpriv (util-linux), and the right to make a mount namespace",
 )
-
-NEEDED = (ROOT, Path(sys.prefix), Path(sys.base_prefix))
-"""What stands in the place of the image; it may lie in a directory that is closed to others."""
 
 _UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
@@ -184,16 +181,23 @@ class Namespace:
         return ["unshare", "--mount", "sh", "-euc", script]
 
     def _mounts(self, pod: Resource, volumes: Path, user: int) -> Iterator[str]:
-        covered = [*COVERED, *{parent for path in NEEDED for parent in closed_parents(path)}]
-        hidden = [path for path in NEEDED if any(path.is_relative_to(cover) for cover in covered)]
+        closed = {place for path in NEEDED for place in closed_directory(path)}
+        covered = [
+            *COVERED,
+            *(path for path in closed if not any(path.is_relative_to(cover) for cover in COVERED)),
+        ]
+        needed = [part for path in NEEDED for part in ([path] if is_open(path) else path.iterdir())]
+        hidden = [
+            path
+            for path in needed
+            if path.is_dir() and any(path.is_relative_to(cover) for cover in covered)
+        ]
         (volumes / ".kept").mkdir()
         kept = {path: volumes / ".kept" / str(number) for number, path in enumerate(hidden)}
         for path, copy in kept.items():
             yield f"mkdir {copy}; mount --rbind {path} {copy}"
         for cover in covered:
             yield f"mount -t tmpfs -o mode=0755 tmpfs {cover}"
-        for path, copy in kept.items():
-            yield f"mkdir -p {path}; mount --rbind {copy} {path}"
         yield from self._files_of_the_pod(volumes, user)
         by_name = {volume["name"]: volume for volume in pod.get("volumes", [])}
         mounts = sorted(pod["containers"][0].get("volumeMounts", []), key=lambda m: m["mountPath"])
@@ -209,6 +213,9 @@ class Namespace:
             yield f"mount --bind $(readlink -f {source}) {path}"
             if mount.get("readOnly"):
                 yield f"mount -o remount,bind,ro {path}"
+        # Last, since a volume may have been mounted above them, such as the pod's own /tmp.
+        for path, copy in kept.items():
+            yield f"mkdir -p {path}; mount --rbind {copy} {path}"
         yield "for path in / /mnt /run; do mount -o remount,bind,ro $path; done"
 
     def _files_of_the_pod(self, volumes: Path, user: int) -> Iterator[str]:
@@ -228,9 +235,14 @@ class Namespace:
             yield f"mkdir -p {ACCOUNT}; mount --bind {account} {ACCOUNT}"
 
 
-def closed_parents(path: Path) -> list[Path]:
-    """Return the first directory above ``path`` that others cannot enter, if there is one."""
-    return [parent for parent in reversed(path.parents) if not parent.stat().st_mode & 0o001][:1]
+def is_open(directory: Path) -> bool:
+    """Whether any user may enter a directory."""
+    return bool(directory.stat().st_mode & 0o001)
+
+
+def closed_directory(path: Path) -> list[Path]:
+    """Return the first directory on the way to ``path`` that is not open, if any."""
+    return [place for place in (*reversed(path.parents), path) if not is_open(place)][:1]
 
 
 def number(quantity: str) -> int:
