@@ -6,9 +6,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgrecall.config import Settings, load_settings
+from pgrecall.driver import connect
 from pgrecall.errors import ConfigurationError
 from pgrecall.ops.provision import dsn_for
 from pgrecall.ops.provision.credentials import (
@@ -116,3 +117,14 @@ def test_a_directory_is_made_private(tmp_path: Path) -> None:
     write_services(settings.service_file, {"pgrecall_app": SERVICE})
     assert settings.config_dir.stat().st_mode & 0o777 == 0o700
     assert read_services(settings.service_file)["pgrecall_app"] == SERVICE
+
+
+def test_what_we_add_ourselves_is_not_carried(admin_dsn: str) -> None:
+    # A driver that isn't libpq refuses parameters that it doesn't know.
+    with connect(admin_dsn, purpose="test") as connection:
+        assert connection.info.get_parameters()["tcp_user_timeout"] == "60000"
+        names = carried_parameters(admin_dsn, connection)
+        assert not {name for name in names if name.startswith(("keepalives", "tcp_"))}
+        stated = f"{make_conninfo(admin_dsn)} keepalives_idle=77"
+    with connect(stated, purpose="test") as connection:
+        assert carried_parameters(stated, connection)["keepalives_idle"] == "77"

@@ -22,6 +22,8 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from pgrecall.config import Settings
+from pgrecall.driver.connecting import CONNECT_TIMEOUT
+from pgrecall.driver.patience import transport_options
 from pgrecall.errors import ConfigurationError
 
 ROLES = ("owner", "app", "readonly", "monitor", "backup")
@@ -51,7 +53,8 @@ def carried_parameters(admin_dsn: str, connection: psycopg.Connection[Any]) -> d
     """Return how ``connection`` reaches its server, for the services of other roles.
 
     What the administrator's own service file or environment contributed is included, user and
-    password are not.
+    password are not, and neither is what our own connections add: drivers other than libpq refuse
+    parameters that they don't know.
     """
     written = conninfo_to_dict(admin_dsn)
     effective = connection.info.get_parameters()
@@ -67,7 +70,8 @@ def carried_parameters(admin_dsn: str, connection: psycopg.Connection[Any]) -> d
         effective["host"] = connection.info.host
         effective.pop("hostaddr", None)
     effective.setdefault("port", str(connection.info.port))
-    return {name: effective[name] for name in _CARRIED if name in effective}
+    added = transport_options(admin_dsn, connect_timeout=CONNECT_TIMEOUT)
+    return {name: effective[name] for name in _CARRIED if name in effective and name not in added}
 
 
 def role_name(database: str, role: str) -> str:
