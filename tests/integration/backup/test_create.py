@@ -21,6 +21,7 @@ from tests.pgbouncer import generate, needs_pgbouncer, public_directory, running
 
 from pgrecall.errors import BackupError, ConfigurationError, InvalidInput, OperationRefused
 from pgrecall.ops import backup
+from pgrecall.ops.backup import tools
 from pgrecall.testing import Database
 
 
@@ -154,6 +155,19 @@ def test_a_secret_key_is_not_repeated(filled: Database, create: Create) -> None:
     with pytest.raises(ConfigurationError) as caught:
         create(filled, recipients=(secret,))
     assert secret not in str(caught.value)
+
+
+def test_no_password_lies_on_a_disk(filled: Database) -> None:
+    with psycopg.connect(filled.role_dsn("backup")) as connection:
+        password = connection.info.password
+        with tools.environment(connection) as env:
+            path = Path(env["PGSERVICEFILE"])
+            assert f"password={password}" in path.read_text()
+            assert "memfd" in str(path.readlink())
+            assert password not in "".join(env.values())
+            program = tools.find("pg_isready", filled.settings)
+            assert "accepting" in tools.run(program, [], env=env, doing="ask")
+    assert not path.exists()
 
 
 def test_other_databases_beside_it(

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -18,7 +17,6 @@ import psycopg
 
 from pgrecall.config import Settings
 from pgrecall.errors import BackupError, ConfigurationError, MissingExtra
-from pgrecall.ops.provision import credentials
 
 _SERVICE = "pgrecall"
 _TAIL_LINES = 12
@@ -106,8 +104,8 @@ def environment(
 ) -> Iterator[dict[str, str]]:
     """Let programs reach what ``connection`` reaches, while the block runs.
 
-    What it takes to connect, password included, stands in a service file that only we may read:
-    arguments and environments are seen by others.
+    What it takes to connect, password included, stands in a service file in memory that only we
+    may read: arguments and environments are seen by others.
 
     Args:
         connection: An open connection, whose way is taken.
@@ -131,18 +129,26 @@ def environment(
     if info.password:
         parameters["password"] = info.password
     flags = "".join(f" -c {name}={value}" for name, value in (options or {}).items())
-    with tempfile.TemporaryDirectory(prefix="pgrecall-") as folder:  # mode 0700
-        path = Path(folder) / "pg_service.conf"
-        credentials.write_services(path, {_SERVICE: parameters})
+    with _in_memory(parameters) as path:
         yield {
             **os.environ,
-            "PGSERVICEFILE": str(path),
+            "PGSERVICEFILE": path,
             "PGSERVICE": _SERVICE,
             "PGAPPNAME": "pgrecall backup",
             "PGOPTIONS": flags.strip(),
             "PGCONNECT_TIMEOUT": "10",
             "LC_MESSAGES": "C",
         }
+
+
+@contextmanager
+def _in_memory(parameters: Mapping[str, str]) -> Iterator[str]:
+    """Give the path of a service file that lies on no disk, so that a kill leaves none behind."""
+    lines = [f"[{_SERVICE}]", *(f"{name}={value}" for name, value in parameters.items())]
+    with os.fdopen(os.memfd_create("pg_service.conf"), "w", encoding="utf-8") as stream:
+        stream.write("\n".join(lines) + "\n")
+        stream.flush()
+        yield f"/proc/{os.getpid()}/fd/{stream.fileno()}"
 
 
 def run(program: Program, arguments: Sequence[str], *, env: Mapping[str, str], doing: str) -> str:
