@@ -35,6 +35,7 @@ test: setup check ## Run every check and test; the integration tests a second ti
 	@tools/system_packages.sh $(PACKAGES)
 	$(PYTEST)
 	PGRECALL_TEST_POOLER=1 $(PYTEST) tests/integration
+	PGRECALL_TEST_CHAOS=1 $(BIN)/python -m pytest -p no:cacheprovider tests/chaos/test_chaos.py
 
 check: setup ## Style, types, and the generated files against their sources
 	$(BIN)/ruff check .

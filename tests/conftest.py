@@ -27,6 +27,7 @@ POOLED = os.environ.get("PGRECALL_TEST_POOLER", "") not in ("", "0")
 NOT_POOLED = (
     "integration/test_engine_",
     "integration/provision/",
+    "integration/pitr/",
     "integration/pooler/",
     "integration/monitor/test_alerts_live",
 )

@@ -21,8 +21,10 @@ import contextlib
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,7 +135,7 @@ def surroundings(
     programs: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
+) -> Iterator[None]:
     """An empty directory, an empty server, and nothing configured."""
     server.start()  # a page may have stopped it
     make_empty(server.admin_dsn())
@@ -149,6 +151,20 @@ def surroundings(
     if "ADMIN_DSN" in page.read_text():
         monkeypatch.setenv("PGRECALL_DATA_DIR", str(tmp_path / "no-server"))
         monkeypatch.setenv("ADMIN_DSN", server.admin_dsn())
+    if "pgrecall backup pitr" not in page.read_text():
+        yield
+        return
+    # A server of its own: it is restarted, and its user must reach the archive beside it.
+    reachable = Path(tempfile.mkdtemp(prefix="pgr-"))
+    reachable.chmod(0o755)
+    own = EmbeddedServer(reachable / "server")
+    monkeypatch.setenv("PGRECALL_DATA_DIR", str(own.data_dir))
+    try:
+        yield
+    finally:
+        if own.data_dir.exists():
+            own.destroy(force=True)
+        shutil.rmtree(reachable)
 
 
 def package_home() -> Path:

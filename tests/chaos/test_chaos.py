@@ -14,7 +14,7 @@ from tests.chaos.scenarios import SCENARIOS, Scenario
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("PGRECALL_TEST_CHAOS", "") in ("", "0"),
-    reason="set PGRECALL_TEST_CHAOS=1, or run `make chaos`",
+    reason="`make test` runs it by itself at its end: set PGRECALL_TEST_CHAOS=1",
 )
 
 HARMLESS = ("use_hot_standby", "meet_recovery", "freeze_while_opening", "cut_opening")

@@ -78,6 +78,7 @@ def test_the_commands_of_the_contract_exist() -> None:
         "pooler": "config",
         "monitor": "config",
         "backup": "create list verify restore rehearse prune",
+        "backup pitr": "setup base status recover prune",
     }
     alone = "init destroy dsn start stop status logs migrate verify doctor demo"
     wanted = {f"pgrecall {verb}" for verb in alone.split()}

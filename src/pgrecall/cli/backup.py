@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
+from pgrecall.cli import pitr
 from pgrecall.cli.health import print_checks
 from pgrecall.cli.options import AdminDsn, JsonFlag
 from pgrecall.cli.output import Cell, Column, Printer, choose, printer, state, working
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pgrecall.targets import Progress
 
 app = typer.Typer(no_args_is_help=True)
+app.add_typer(pitr.app, name="pitr")
 
 Name: TypeAlias = Annotated[
     str | None,
