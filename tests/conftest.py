@@ -23,8 +23,11 @@ EVAL_DATA = os.environ.get("PGRECALL_EVAL_DATA")
 POOLED = os.environ.get("PGRECALL_TEST_POOLER", "") not in ("", "0")
 """Whether the clients' connections lead through a PgBouncer; the owner's stay direct."""
 
-# What has no client, or has a pooler of its own, so that it would only be run a second time.
+# What has no client, has a pooler of its own, or must go past one: it would only run twice or be
+# refused.
 NOT_POOLED = (
+    "integration/backup/",
+    "integration/inspection/test_verify_everything",
     "integration/test_engine_",
     "integration/provision/",
     "integration/pitr/",
