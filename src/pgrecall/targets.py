@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pgrecall.engine import EmbeddedServer
 
 Progress = Callable[[str], None]
+"""Called with a line of text about what is being done."""
 
 ROLES = ("app", "owner", "readonly", "monitor", "backup", "admin")
 """The roles that a connection string can be had for; ``admin`` on the embedded server only."""
@@ -21,6 +22,10 @@ _VARIABLES = {
     "monitor": "PGRECALL_MONITOR_DSN",
     "backup": "PGRECALL_BACKUP_DSN",
 }
+
+
+def silent(_text: str) -> None:
+    """Tell nobody: the :data:`Progress` of those who want none."""
 
 
 def resolve_dsn(settings: Settings, role: str = "app", *, progress: Progress | None = None) -> str:

@@ -6,7 +6,7 @@ import json
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, overload
 
 import typer
 
@@ -137,6 +137,10 @@ MinSimilarity: TypeAlias = Annotated[
 ]
 
 
+@overload
+def parse_time(text: str, name: str) -> datetime: ...
+@overload
+def parse_time(text: str | None, name: str) -> datetime | None: ...
 def parse_time(text: str | None, name: str) -> datetime | None:
     """Return a time given as ISO 8601; without a zone it is local.
 

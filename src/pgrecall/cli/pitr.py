@@ -165,14 +165,11 @@ def recover(
     It runs afterwards, and PGRECALL_DATA_DIR names it to the other commands.
     """
     from pgrecall.config import load_settings
-    from pgrecall.errors import InvalidInput
     from pgrecall.ops import pitr as ops
 
     show = printer(as_json)
     settings = load_settings(data_dir=data_dir, pg_bin=pg_bin)
     moment = parse_time(time, "--time")
-    if moment is None:
-        raise InvalidInput("no time is given", hint="give one with --time")
     with working("recovering") as progress:
         report = ops.recover(
             settings,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, LiteralString, TypeAlias
 
 import psycopg
+from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
@@ -66,3 +67,20 @@ class Statements:
         """Return the only value of a query."""
         (value,) = self.one(name, params).values()
         return value
+
+
+class Commands(Statements):
+    """The same, with statements that name objects of the database."""
+
+    __slots__ = ()
+
+    def run(self, name: str, /, **parts: sql.Composable) -> None:
+        """Run a statement, filling its braces with quoted identifiers and literals."""
+        self.connection.execute(sql.SQL(self.texts[name]).format(**parts))
+
+    def verifier(self, role: str, password: str) -> sql.Literal:
+        """Compute a SCRAM verifier here, so that no password reaches the server or its log."""
+        encrypted = self.connection.pgconn.encrypt_password(
+            password.encode(), role.encode(), b"scram-sha-256"
+        )
+        return sql.Literal(encrypted.decode("ascii"))

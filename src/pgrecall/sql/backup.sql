@@ -33,10 +33,12 @@ SELECT pg_get_userbyid(datdba)          AS owner,
        pg_encoding_to_char(encoding)    AS encoding,
        CASE datlocprovider WHEN 'b' THEN 'builtin' WHEN 'i' THEN 'icu' ELSE 'libc' END
                                         AS locale_provider,
-       coalesce(datlocale, datcollate)  AS locale,
-       pg_database_size(oid)            AS bytes
+       coalesce(datlocale, datcollate)  AS locale
   FROM pg_database
  WHERE datname = current_database()
+
+-- name: size
+SELECT pg_database_size(current_database()) AS bytes
 
 -- name: memory
 -- The revision's column is asked for by name of the table, which an application's database lacks.

@@ -126,6 +126,21 @@ def test_a_damaged_one_replaces_nothing(
         assert connection.execute("SELECT count(*) FROM agent_episodes").fetchone() == (EPISODES,)
 
 
+def test_a_comparison_that_breaks_off_leaves_nothing(
+    filled: Database, create: Create, location: str, new_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(filled)
+    before = databases(filled.admin_dsn)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pgrecall.ops.backup.comparison.look", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        backup.restore(request_for(filled, location, to=new_name), settings=filled.settings)
+    assert databases(filled.admin_dsn) == before
+
+
 def test_a_failed_exchange_leaves_it_writable(
     filled: Database, create: Create, location: str, admin_dsn: str, tmp_path: Path
 ) -> None:

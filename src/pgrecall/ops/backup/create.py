@@ -7,13 +7,13 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from itertools import count
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import psycopg
 from psycopg.types.json import Jsonb
@@ -21,11 +21,10 @@ from psycopg.types.json import Jsonb
 from pgrecall.config import Settings
 from pgrecall.errors import InvalidInput, PgrecallError
 from pgrecall.ops.backup import description, encryption, manifest, tools
-from pgrecall.ops.backup.manifest import Database, Manifest, Role, Table
+from pgrecall.ops.backup.manifest import Database, Manifest, Role, Surroundings, Table
 from pgrecall.ops.backup.session import QUERIES, Session, open_session
 from pgrecall.ops.backup.storage import Storage, open_storage
-
-Progress = Callable[[str], None]
+from pgrecall.targets import Progress, silent
 
 _CHUNK = 1 << 20
 _LOCK_WAIT = "60s"
@@ -91,7 +90,7 @@ def create(
         BackupError: It could not be made; nothing counts as a backup.
         DatabaseError: The server failed.
     """
-    say = progress or _ignore
+    say = progress or silent
     started = time.monotonic()
     storage = open_storage(request.location)
     recipients = encryption.parse_recipients(request.recipients)
@@ -200,8 +199,7 @@ class _Dump:
         self._compress = compress
         self._recipients = recipients
         self._settings = settings
-        self._around = description.surroundings(session)
-        self.roles = self._around.roles
+        self.roles = description.roles(session)
 
     def run(self, storage: Storage, say: Progress) -> Database:
         """Dump, describe and store; the description is of the very snapshot that is dumped."""
@@ -220,6 +218,7 @@ class _Dump:
                 say(f"{name}: counting rows and summing them up")
                 tables = counted.result()
             return Database(
+                **_fields(description.surroundings(session)),
                 name=name,
                 kind=cast("manifest.Kind", self._kind),
                 file=file,
@@ -228,14 +227,6 @@ class _Dump:
                 revision=revision,
                 dimensions=dimensions,
                 embedder=self._settings.embedder if memory else None,
-                owner=self._around.owner,
-                encoding=self._around.encoding,
-                locale_provider=self._around.locale_provider,
-                locale=self._around.locale,
-                extensions=self._around.extensions,
-                extension_schemas=self._around.extension_schemas,
-                grants=self._around.grants,
-                settings=self._around.settings,
                 tables=tables,
                 indexes=tuple(row["name"] for row in session.rows("indexes") if row["valid"]),
                 constraints=tuple(row["name"] for row in session.rows("constraints")),
@@ -270,7 +261,7 @@ class _Dump:
             tempfile.TemporaryFile() as words,
             storage.open_write(self._backup, file) as stream,
         ):
-            counted = _Counted(stream, say, connection.info.dbname, self._around.bytes)
+            counted = _Counted(stream, say, connection.info.dbname, self._session.value("size"))
             process = subprocess.Popen(  # noqa: S603
                 [self._pg_dump.path, *arguments], env=env, stdout=subprocess.PIPE, stderr=words
             )
@@ -291,6 +282,10 @@ class _Dump:
                 said = words.read().decode("utf-8", "replace")
                 raise tools.failed(self._pg_dump, doing, code, said)
         return counted.bytes, counted.sha256
+
+
+def _fields(surroundings: Surroundings) -> dict[str, Any]:
+    return {field.name: getattr(surroundings, field.name) for field in fields(surroundings)}
 
 
 class _Counted:
@@ -336,10 +331,6 @@ def _unused(storage: Storage, name: str) -> str:
     taken = set(storage.folders())
     names = (name if number == 1 else f"{name}-{number}" for number in count(1))
     return next(candidate for candidate in names if candidate not in taken)
-
-
-def _ignore(_text: str) -> None:
-    """Be silent."""
 
 
 def record_run(

@@ -7,33 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from pgrecall.errors import BackupError
 from pgrecall.migrations import history
-from pgrecall.ops.backup.manifest import Grant, Probe, Role, Setting, Table
+from pgrecall.ops.backup.manifest import Grant, Probe, Role, Setting, Surroundings, Table
 from pgrecall.ops.backup.session import Session
 
 QUERIES = 5
 """Recalls that are repeated after a restore."""
 LIMIT = 10
 """Episodes that each finds."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What a dump leaves out: the database's own properties and the roles that it names."""
-
-    owner: str
-    encoding: str
-    locale_provider: str
-    locale: str
-    bytes: int
-    extensions: dict[str, str]
-    extension_schemas: dict[str, str]
-    grants: tuple[Grant, ...]
-    settings: tuple[Setting, ...]
-    roles: tuple[Role, ...]
 
 
 def surroundings(session: Session) -> Surroundings:
@@ -45,9 +28,13 @@ def surroundings(session: Session) -> Surroundings:
         extension_schemas={row["name"]: row["schema"] for row in extensions},
         grants=tuple(Grant(**row) for row in session.rows("grants")),
         settings=tuple(Setting(**row) for row in session.rows("settings")),
-        roles=tuple(
-            Role(**{**row, "member_of": tuple(row["member_of"])}) for row in session.rows("roles")
-        ),
+    )
+
+
+def roles(session: Session) -> tuple[Role, ...]:
+    """Return the roles that the dump names."""
+    return tuple(
+        Role(**{**row, "member_of": tuple(row["member_of"])}) for row in session.rows("roles")
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,8 +25,8 @@ from pgrecall.ops.backup.scratch import scratch_server
 from pgrecall.ops.backup.session import open_session
 from pgrecall.ops.backup.storage import Storage, open_storage
 from pgrecall.ops.checks import Check, Seen
+from pgrecall.targets import Progress, silent
 
-Progress = Callable[[str], None]
 Scratch: TypeAlias = Literal["server", "database"]
 
 _NOT_RESTORED = Seen("failed", "nothing was restored to compare", "see the check above")
@@ -98,7 +98,7 @@ def drill(
         ConfigurationError: A program or key is missing.
         PgrecallError: The scratch place could not be had, or a server failed.
     """
-    say = progress or _ignore
+    say = progress or silent
     began, started = datetime.now(UTC), time.monotonic()
     storage = open_storage(request.location)
     try:
@@ -283,7 +283,3 @@ def _record(
         return record_run(
             session.connection, "restore_drill", began, bytes_=size, detail=detail, error=error
         )
-
-
-def _ignore(_text: str) -> None:
-    """Be silent."""

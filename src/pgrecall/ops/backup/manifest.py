@@ -74,8 +74,33 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Database:
-    """One dumped database.
+class Surroundings:
+    """What a dump leaves out of its database.
+
+    Attributes:
+        owner: Its owner.
+        encoding: Its encoding.
+        locale_provider: ``"builtin"``, ``"libc"`` or ``"icu"``.
+        locale: Its locale.
+        extensions: Versions by name.
+        extension_schemas: Schemas by name.
+        grants: Privileges on it.
+        settings: Settings that it carries.
+    """
+
+    owner: str
+    encoding: str
+    locale_provider: str
+    locale: str
+    extensions: dict[str, str]
+    extension_schemas: dict[str, str]
+    grants: tuple[Grant, ...]
+    settings: tuple[Setting, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Database(Surroundings):
+    """One dumped database, with its surroundings.
 
     Attributes:
         name: Its name.
@@ -86,14 +111,6 @@ class Database:
         revision: Of the memory's schema.
         dimensions: Of the memory's vectors.
         embedder: Identity of the model that the settings named.
-        owner: Its owner.
-        encoding: Its encoding.
-        locale_provider: ``"builtin"``, ``"libc"`` or ``"icu"``.
-        locale: Its locale.
-        extensions: Versions by name.
-        extension_schemas: Schemas by name.
-        grants: Privileges on it.
-        settings: Settings that it carries.
         tables: Its tables.
         indexes: Names of its valid indexes.
         constraints: Names of its constraints, with the table's before.
@@ -108,14 +125,6 @@ class Database:
     revision: str | None
     dimensions: int | None
     embedder: str | None
-    owner: str
-    encoding: str
-    locale_provider: str
-    locale: str
-    extensions: dict[str, str]
-    extension_schemas: dict[str, str]
-    grants: tuple[Grant, ...]
-    settings: tuple[Setting, ...]
     tables: tuple[Table, ...]
     indexes: tuple[str, ...]
     constraints: tuple[str, ...]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgrecall.config import Settings
@@ -11,8 +9,7 @@ from pgrecall.errors import BackupError, ConfigurationError, OperationRefused
 from pgrecall.ops.backup.create import BackupRequest, create
 from pgrecall.ops.backup.session import open_session
 from pgrecall.ops.provision import InitReport
-
-Progress = Callable[[str], None]
+from pgrecall.targets import Progress
 
 _CHANGES = ("database", "revision")
 """Steps of ``init`` that change a server which may hold data."""

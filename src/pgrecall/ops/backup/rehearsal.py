@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +20,7 @@ from pgrecall.ops.backup.session import open_session
 from pgrecall.ops.backup.storage import open_storage
 from pgrecall.ops.checks import Check
 from pgrecall.ops.verify import verify
-
-Progress = Callable[[str], None]
+from pgrecall.targets import Progress, silent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +75,7 @@ def rehearse(
         MigrationError: A revision failed: it would in production, too.
         PgrecallError: The scratch server failed.
     """
-    say = progress or (lambda _text: None)
+    say = progress or silent
     storage = open_storage(location)
     made = stored.load(storage, name)
     database = made.memory
@@ -110,12 +108,6 @@ def _as_owner(admin_dsn: str, owner: str) -> str:
     """Let the owner log in on the scratch server, with a password that ends with it."""
     password = secrets.token_urlsafe(24)
     with open_session(admin_dsn) as admin:
-        verifier = admin.connection.pgconn.encrypt_password(
-            password.encode(), owner.encode(), b"scram-sha-256"
-        )
-        admin.run(
-            "set_password",
-            role=sql.Identifier(owner),
-            verifier=sql.Literal(verifier.decode("ascii")),
-        )
+        verifier = admin.verifier(owner, password)
+        admin.run("set_password", role=sql.Identifier(owner), verifier=verifier)
     return make_conninfo(admin_dsn, user=owner, password=password)

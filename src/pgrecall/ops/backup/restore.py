@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +19,7 @@ from pgrecall.ops.backup.manifest import Database, Manifest
 from pgrecall.ops.backup.rebuild import Rebuilder, check_room
 from pgrecall.ops.backup.session import open_session
 from pgrecall.ops.backup.storage import Storage, open_storage
-
-Progress = Callable[[str], None]
+from pgrecall.targets import Progress, silent
 
 _LONGEST_NAME = 63
 
@@ -98,7 +96,7 @@ def restore(
         BackupError: It could not be restored; nothing was changed.
         PgrecallError: The server failed or refused.
     """
-    say = progress or _ignore
+    say = progress or silent
     started = time.monotonic()
     if not 0 < len(request.to.encode()) <= _LONGEST_NAME:
         raise InvalidInput(
@@ -141,13 +139,20 @@ def rebuild_checked(
         BackupDamaged: Rows, vectors, indexes or constraints differ; the database was dropped.
     """
     fetch_and_rebuild(rebuilder, storage, database, name, identity)
+    try:
+        _require_same(rebuilder, database, name)
+    except BaseException:
+        rebuilder.drop(name)
+        raise
+
+
+def _require_same(rebuilder: Rebuilder, database: Database, name: str) -> None:
     rebuilder.say(f"comparing {name} with the manifest")
     with open_session(rebuilder.admin_dsn, name) as session:
         restored = comparison.look(session, database)
         seen = [look(restored) for _, _, look in comparison.FINDINGS]
     problems = [one.evidence for one in seen if one.status == "failed"]
     if problems:
-        rebuilder.drop(name)
         raise BackupDamaged(
             f"backup {rebuilder.made.name} does not hold what it says: {'; '.join(problems)}",
             hint="use another backup; `pgrecall backup list` shows them",
@@ -225,7 +230,3 @@ def _back_up(request: RestoreRequest, settings: Settings, say: Progress) -> Crea
         settings=settings,
         progress=say,
     )
-
-
-def _ignore(_text: str) -> None:
-    """Be silent."""

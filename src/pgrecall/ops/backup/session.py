@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from psycopg import sql
 
-from pgrecall.driver import Statements, translate
+from pgrecall.driver import Commands, translate
 from pgrecall.driver.sessions import connect_session
 from pgrecall.errors import PermissionDenied
 from pgrecall.sql import load
@@ -17,14 +16,10 @@ from pgrecall.sql import load
 QUERIES = load("backup")
 
 
-class Session(Statements):
+class Session(Commands):
     """One connection, in autocommit until a statement begins a transaction."""
 
     __slots__ = ()
-
-    def run(self, name: str, /, **parts: sql.Composable) -> None:
-        """Run a statement, filling its braces with quoted identifiers and literals."""
-        self.connection.execute(sql.SQL(self.texts[name]).format(**parts))
 
     def composed(self, statement: str) -> Mapping[str, Any]:
         """Return the only row of a query that PostgreSQL composed."""

@@ -86,13 +86,10 @@ class Replay:
         with self._started() as (sockets, log):
             last_commit = self._await_promotion(sockets, log)
             with session(self._dsn(sockets)) as connected:
-                password = connected.connection.pgconn.encrypt_password(
-                    state.admin_password.encode(), SUPERUSER.encode(), b"scram-sha-256"
-                )
+                verifier = connected.verifier(SUPERUSER, state.admin_password)
                 role = sql.Identifier(SUPERUSER)
                 if not connected.value("role_exists", {"role": SUPERUSER}):
                     connected.run("create_administrator", role=role)
-                verifier = sql.Literal(password.decode())
                 connected.run("set_administrator", role=role, verifier=verifier)
                 for name in _RECOVERY:
                     connected.run("reset_system", name=sql.Identifier(name))

@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 
 from pgrecall.config import Settings
-from pgrecall.driver import Statements, translate
+from pgrecall.driver import Commands, translate
 from pgrecall.driver.sessions import connect_session
 from pgrecall.engine import EmbeddedServer, binaries
 from pgrecall.engine.files import explained
@@ -30,14 +30,10 @@ QUERIES = load("pitr")
 _PROGRAMS = ("pg_basebackup", "pg_combinebackup", "pg_verifybackup", "pg_archivecleanup")
 
 
-class Session(Statements):
+class Session(Commands):
     """One connection in autocommit, with the statements of ``pitr.sql``."""
 
     __slots__ = ()
-
-    def run(self, name: str, /, **parts: sql.Composable) -> None:
-        """Run a statement, filling its braces with quoted identifiers and literals."""
-        self.connection.execute(sql.SQL(self.texts[name]).format(**parts))
 
     def set_system(self, name: str, value: str) -> None:
         """Change a setting of the server for good."""

@@ -112,12 +112,7 @@ def _create(
     admin: Session, name: str, known: Row | None, password: str, journal: Journal, *, fresh: bool
 ) -> None:
     provision, role = Session(admin.connection, PROVISION), sql.Identifier(name)
-    # Computed here, so that no password reaches the server or its log.
-    verifier = sql.Literal(
-        admin.connection.pgconn.encrypt_password(
-            password.encode(), name.encode(), b"scram-sha-256"
-        ).decode("ascii")
-    )
+    verifier = admin.verifier(name, password)
     if known is None:
         journal.create(
             "role", name, partial(provision.run, "create_role", role=role, verifier=verifier)

@@ -71,7 +71,7 @@ def create_roles(
         role, found = sql.Identifier(name), facts.roles.get(name)
         password = passwords.get(purpose)
         if found is None and password is not None:
-            verifier = _verifier(admin, name, password)
+            verifier = admin.verifier(name, password)
             journal.create(
                 "role",
                 name,
@@ -88,7 +88,7 @@ def create_roles(
             role: sql.Identifier = role, name: str = name, password: str | None = password
         ) -> None:
             if password is not None:
-                verifier = _verifier(admin, name, password)
+                verifier = admin.verifier(name, password)
                 admin.run("set_password", role=role, verifier=verifier)
             admin.run("allow_login", role=role)
 
@@ -96,14 +96,6 @@ def create_roles(
             journal.change("role", name, act, ", ".join(changes))
         else:
             journal.unchanged("role", name)
-
-
-def _verifier(admin: Session, role: str, password: str) -> sql.Literal:
-    """Compute the SCRAM verifier here, so that no password reaches the server or its log."""
-    encrypted = admin.connection.pgconn.encrypt_password(
-        password.encode(), role.encode(), b"scram-sha-256"
-    )
-    return sql.Literal(encrypted.decode("ascii"))
 
 
 def join_owner(admin: Session, facts: Facts, request: Request, journal: Journal) -> None:

@@ -10,7 +10,7 @@ from typing import LiteralString
 import psycopg
 from psycopg import sql
 
-from pgrecall.driver import Statements
+from pgrecall.driver import Commands
 from pgrecall.driver import connect as open_connection
 from pgrecall.errors import (
     DatabaseError,
@@ -28,14 +28,10 @@ _LOCK_WAIT_SECONDS = 600.0
 _LOCK_POLL_SECONDS = 0.2
 
 
-class Session(Statements):
+class Session(Commands):
     """One connection without open transactions, with statements from ``provision.sql``."""
 
     __slots__ = ()
-
-    def run(self, name: str, /, **parts: sql.Composable) -> None:
-        """Run a statement, filling its braces with quoted identifiers and literals."""
-        self.connection.execute(sql.SQL(self.texts[name]).format(**parts))
 
     def run_text(self, statement: LiteralString) -> None:
         """Run a statement that PostgreSQL composed."""
