@@ -37,8 +37,18 @@ SELECT pg_get_userbyid(datdba)          AS owner,
   FROM pg_database
  WHERE datname = current_database()
 
--- name: size
-SELECT pg_database_size(current_database()) AS bytes
+-- name: sizes
+-- What each table with its long values, and each index, takes by the last vacuum: the work of a
+-- dump and of a restore, roughly. The functions that measure it would wait for others' locks.
+SELECT nspname || '.' || relation.relname AS name, relation.relkind = 'r' AS is_table,
+       (relation.relpages + coalesce(long.relpages, 0)) * current_setting('block_size')::bigint
+           AS bytes
+  FROM pg_class AS relation
+  JOIN pg_namespace ON pg_namespace.oid = relation.relnamespace
+  LEFT JOIN pg_class AS long ON long.oid = relation.reltoastrelid
+ WHERE relation.relkind IN ('r', 'i') AND relation.relpersistence <> 't'
+   AND nspname NOT LIKE 'pg\_%' AND nspname NOT IN ('information_schema', 'pgrecall_pooler')
+ ORDER BY 1
 
 -- name: memory
 -- The revision's column is asked for by name of the table, which an application's database lacks.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,14 @@ from pgrecall.testing import Database
 def backups_seen(database: Database) -> Check:
     (check,) = [check for check in verify(database.owner_dsn) if check.id == "step-9"]
     return check
+
+PAGE = Path(__file__).parents[3] / "docs/how-to/check-and-repair.md"
+
+
+def documented() -> list[tuple[str, str]]:
+    """Return ids and titles of the rows that the page shows as passed."""
+    rows = re.findall(r"^ (\S+) +(.+?)  +passed  ", PAGE.read_text(), flags=re.MULTILINE)
+    return [(id_, title) for id_, title in rows if not id_.startswith("catalog-")]
 
 
 @needs_pgbouncer
@@ -56,6 +65,7 @@ def test_all_cases_and_steps_pass(pgrecall_database: Database, tmp_path: Path) -
         assert found[id_].status == "passed" or (
             id_ == "TC-DB-004" and found[id_].status == "warning"
         ), found[id_]
+    assert documented() == [(id_, found[id_].title) for id_ in specified]
 
 
 def test_backups_by_their_runs(

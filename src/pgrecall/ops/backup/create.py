@@ -24,6 +24,7 @@ from pgrecall.ops.backup import description, encryption, manifest, tools
 from pgrecall.ops.backup.manifest import Database, Manifest, Role, Surroundings, Table
 from pgrecall.ops.backup.session import QUERIES, Session, open_session
 from pgrecall.ops.backup.storage import Storage, open_storage
+from pgrecall.ops.pace import Pace
 from pgrecall.targets import Progress, silent
 
 _CHUNK = 1 << 20
@@ -213,8 +214,10 @@ class _Dump:
             description.refuse_hidden_rows(session)
             revision, dimensions = description.revision(session)
             memory = self._kind == "memory" and dimensions is not None
+            sizes = session.rows("sizes")
+            expected = sum(row["bytes"] for row in sizes if row["is_table"])
             with self._counting() as counted:
-                length, sha256 = self._store(storage, file, snapshot, say)
+                length, sha256 = self._store(storage, file, snapshot, expected, say)
                 say(f"{name}: counting rows and summing them up")
                 tables = counted.result()
             return Database(
@@ -231,6 +234,7 @@ class _Dump:
                 indexes=tuple(row["name"] for row in session.rows("indexes") if row["valid"]),
                 constraints=tuple(row["name"] for row in session.rows("constraints")),
                 probes=description.probes(session) if memory else (),
+                sizes={row["name"]: row["bytes"] for row in sizes},
             )
         finally:
             session.connection.rollback()
@@ -245,7 +249,9 @@ class _Dump:
                 self._session.connection.cancel_safe()
                 raise
 
-    def _store(self, storage: Storage, file: str, snapshot: str, say: Progress) -> tuple[int, str]:
+    def _store(
+        self, storage: Storage, file: str, snapshot: str, expected: int, say: Progress
+    ) -> tuple[int, str]:
         """Send pg_dump's output into the storage; return its length and SHA-256 there."""
         arguments = [
             "--format=custom",
@@ -261,7 +267,7 @@ class _Dump:
             tempfile.TemporaryFile() as words,
             storage.open_write(self._backup, file) as stream,
         ):
-            counted = _Counted(stream, say, connection.info.dbname, self._session.value("size"))
+            counted = _Counted(stream, say, connection.info.dbname, expected)
             process = subprocess.Popen(  # noqa: S603
                 [self._pg_dump.path, *arguments], env=env, stdout=subprocess.PIPE, stderr=words
             )
@@ -296,8 +302,8 @@ class _Counted:
         self._hash = hashlib.sha256()
         self._say = say
         self._name = name
-        self._expected = expected
-        self._started = self._said = time.monotonic()
+        self._pace = Pace(expected)
+        self._said = time.monotonic()
         self.bytes = 0
 
     def write(self, data: bytes) -> int:
@@ -308,12 +314,7 @@ class _Counted:
         now = time.monotonic()
         if now - self._said > 0.5:
             self._said = now
-            done = self.bytes / 1e6
-            rate = done / (now - self._started)
-            self._say(
-                f"{self._name} ({self._expected / 1e6:,.0f} MB): "
-                f"{done:,.1f} MB written, {rate:,.1f} MB/s"
-            )
+            self._say(f"dumping {self._name}: {self._pace.at(self.bytes)}")
         return len(data)
 
     def flush(self) -> None:

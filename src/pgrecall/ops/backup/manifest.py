@@ -115,6 +115,8 @@ class Database(Surroundings):
         indexes: Names of its valid indexes.
         constraints: Names of its constraints, with the table's before.
         probes: Recalls to repeat.
+        sizes: Bytes that its tables and indexes took, by schema and name; what the progress of a
+            restore is measured by, and nothing is compared with.
     """
 
     name: str
@@ -129,6 +131,7 @@ class Database(Surroundings):
     indexes: tuple[str, ...]
     constraints: tuple[str, ...]
     probes: tuple[Probe, ...] = ()
+    sizes: dict[str, int] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,10 @@ from pgrecall.ops.backup import tools
 from pgrecall.ops.backup.manifest import Database, Manifest
 from pgrecall.ops.backup.session import Session, open_session
 from pgrecall.ops.local import is_local
+from pgrecall.ops.pace import Pace
 
 _NOT_RESTORED = re.compile(r"^\d+; \d+ \d+ (EXTENSION - |COMMENT - EXTENSION )")
-_VERBOSE = re.compile(r"(?:creating|processing data for) (?P<what>.+)$")
+_VERBOSE = re.compile(r'(?P<doing>creating [A-Z ]+|processing data for table) "(?P<name>[^"]+)"')
 _FALLBACK = "C.UTF-8"
 _LEAST_MEMORY, _MOST_MEMORY = 64 << 20, 2 << 30
 _GRAPH_FACTOR = 1.6
@@ -165,7 +167,6 @@ class Rebuilder:
             lines = [line for line in listed.splitlines() if not _NOT_RESTORED.match(line)]
             wanted = Path(folder) / "contents"
             wanted.write_text("\n".join(lines) + "\n", encoding="utf-8")
-            total = sum(1 for line in lines if line and not line.startswith(";"))
             tools.run_telling(
                 program,
                 [
@@ -179,7 +180,7 @@ class Rebuilder:
                 ],
                 env=env,
                 doing=doing,
-                tell=_Teller(self.say, database.name, total),
+                tell=_Teller(self.say, database, self.jobs),
             )
 
     def _memory(self, session: Session, database: Database) -> dict[str, str]:
@@ -236,20 +237,38 @@ def _dbname(env: dict[str, str]) -> str:
 
 
 class _Teller:
-    """Turns pg_restore's lines into how far it is."""
+    """Turns pg_restore's lines into how far it is.
 
-    def __init__(self, say: Callable[[str], None], name: str, total: int) -> None:
+    Loading a table and building an index count with the bytes that they took at the source.
+    """
+
+    def __init__(self, say: Callable[[str], None], database: Database, jobs: int) -> None:
         self._say = say
-        self._name = name
-        self._total = total
+        self._name = database.name
+        self._sizes = database.sizes
+        self._pace = Pace(sum(database.sizes.values()))
         self._done = 0
+        self._under_way: deque[int] = deque()
+        self._jobs = jobs
 
     def __call__(self, line: str) -> None:
         """Take a line."""
         match = _VERBOSE.search(line)
-        if match is not None:
-            self._done += 1
-            self._say(f"restoring {self._name}: {self._done} of {self._total}, {match['what']}")
+        if match is None:
+            return
+        what, name = match["doing"], match["name"]
+        if not what.startswith("creating TABLE"):
+            # A constraint is named after its table, and its index after the constraint.
+            schema, _, last = name.partition(".")
+            self._begun(self._sizes.get(f"{schema}.{last.rpartition(' ')[2]}", 0))
+        done = f", {self._pace.at(self._done)}" if any(self._sizes.values()) else ""
+        self._say(f"restoring {self._name}: {what} {name}{done}")
+
+    def _begun(self, size: int) -> None:
+        """Take an item as begun, and the one that as many others began after as done."""
+        self._under_way.append(size)
+        if len(self._under_way) > self._jobs:
+            self._done += self._under_way.popleft()
 
 
 def check_room(folder: Path, needed: int, what: str) -> None:

@@ -23,6 +23,7 @@ from pgrecall.engine.files import explained
 from pgrecall.engine.osuser import ServerUser
 from pgrecall.errors import BackupDamaged, BackupError, PgrecallError
 from pgrecall.ops.backup.create import record_run
+from pgrecall.ops.pace import Pace
 from pgrecall.ops.pitr.archiving import push, require_archiving
 from pgrecall.ops.pitr.place import Base, Kind, Place, delete, place_of, said
 from pgrecall.ops.pitr.source import Session, Source, find_source, session
@@ -175,9 +176,13 @@ class _Maker:
             running: Future[CompletedProcess[bytes]] = pool.submit(
                 self._source.user.run, command, pass_fds=[passwords]
             )
+            pace: Pace | None = None
             while not running.done():
                 for row in self._connected.rows("progress"):
-                    self._tell(f"{row['phase']}: {_part(row['done'], row['total'])}")
+                    if pace is None and row["total"]:
+                        pace = Pace(row["total"])
+                    how_far = f": {pace.at(row['done'])}" if pace else ""
+                    self._tell(f"{row['phase']}{how_far}")
                 time.sleep(_POLL_SECONDS)
             return running.result()
 
@@ -274,12 +279,6 @@ def _record(
         if error is None:
             raise
         return False  # the error that is being recorded is on its way to the caller
-
-
-def _part(done: int, total: int | None) -> str:
-    if not total:
-        return f"{done / 1e6:,.0f} MB"
-    return f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB ({100 * done / total:.0f} %)"
 
 
 def _hint(words: str) -> str | None:
