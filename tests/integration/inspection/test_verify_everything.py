@@ -20,6 +20,7 @@ def backups_seen(database: Database) -> Check:
     (check,) = [check for check in verify(database.owner_dsn) if check.id == "step-9"]
     return check
 
+
 PAGE = Path(__file__).parents[3] / "docs/how-to/check-and-repair.md"
 
 
