@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 LATENT = 64
 TOPICS = 200
 PROJECTS = 1000
+TOPICS_OF_A_PROJECT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,10 @@ class World:
         return rng, basis, topics
 
     def vectors(self, count: int, *, queries: bool = False) -> NDArray[np.float32]:
-        """Return unit vectors of shape ``(count, dimensions)``."""
+        """Return unit vectors of shape ``(count, dimensions)``, of any topic.
+
+        As queries they are new, and every third is of no topic at all.
+        """
         rng, basis, topics = self._parts()
         if queries:
             rng = np.random.default_rng(self.seed + 1)
@@ -40,17 +44,43 @@ class World:
         near = chosen + 0.6 * rng.normal(size=(count, LATENT)).astype(np.float32)
         if queries:
             near[::3] = 1.2 * rng.normal(size=near[::3].shape).astype(np.float32)
-        mixed = near @ basis
-        mixed += 0.05 * np.abs(mixed).mean() * rng.normal(size=mixed.shape).astype(np.float32)
-        unit: NDArray[np.float32] = mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
-        return unit.astype(np.float32)
+        return _mixed(near, basis, rng)
+
+    def about(self, topics: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.float32]:
+        """Return a unit vector near each of the topics, of shape ``(len(topics), dimensions)``."""
+        _, basis, places = self._parts()
+        near = places[topics] + 0.6 * rng.normal(size=(len(topics), LATENT)).astype(np.float32)
+        return _mixed(near, basis, rng)
+
+    def topics_of(self, project: int) -> NDArray[np.int64]:
+        """Return the few topics that a project's episodes are of."""
+        return np.random.default_rng((self.seed, project)).choice(TOPICS, TOPICS_OF_A_PROJECT)
+
+    def projects(self, count: int) -> NDArray[np.int64]:
+        """Return the project of each of ``count`` episodes; sizes fall as one over the rank."""
+        sizes = 1.0 / np.arange(1, PROJECTS + 1)
+        rng = np.random.default_rng(self.seed + 2)
+        return rng.choice(PROJECTS, size=count, p=sizes / sizes.sum())
+
+    def of_projects(self, projects: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return a vector of one of its project's topics for each, ``(len, dimensions)``."""
+        rng = np.random.default_rng(self.seed + 3)
+        known = np.stack([self.topics_of(project) for project in range(PROJECTS)])
+        picked = rng.integers(0, TOPICS_OF_A_PROJECT, len(projects))
+        return self.about(known[projects, picked], rng)
+
+    def queries_of(self, project: int, count: int, *, own: bool) -> NDArray[np.float32]:
+        """Return new vectors of the project's own topics, or of topics that it has not."""
+        rng = np.random.default_rng((self.seed, project, own))
+        mine = self.topics_of(project)
+        choice = mine if own else np.setdiff1d(np.arange(TOPICS), mine)
+        return self.about(rng.choice(choice, count), rng)
 
     def episodes(self, count: int, *, start: int = 0) -> Iterator[Mapping[str, Any]]:
         """Give episodes of about 1 KB with their vectors."""
         rng = np.random.default_rng(self.seed + 2 + start)
-        sizes = 1.0 / np.arange(1, PROJECTS + 1)
-        projects = rng.choice(PROJECTS, size=count, p=sizes / sizes.sum())
-        for i, vector in enumerate(self.vectors(count)):
+        projects = self.projects(count)
+        for i, vector in enumerate(self.of_projects(projects)):
             yield {
                 "project_id": f"project-{projects[i]}",
                 "agent_version": "1.0.0",
@@ -64,3 +94,12 @@ class World:
                 "action": {"committed_points": int(rng.integers(5, 60)), "plan": "y" * 150},
                 "embedding": vector,
             }
+
+
+def _mixed(
+    near: NDArray[np.float32], basis: NDArray[np.float32], rng: np.random.Generator
+) -> NDArray[np.float32]:
+    mixed = near @ basis
+    mixed += 0.05 * np.abs(mixed).mean() * rng.normal(size=mixed.shape).astype(np.float32)
+    unit: NDArray[np.float32] = mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
+    return unit.astype(np.float32)

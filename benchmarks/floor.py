@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,6 @@ from rich.table import Table
 from benchmarks.data import World
 from benchmarks.measuring import Timing, as_rows, interleave, ratio, save, summarise
 from pgrecall import AsyncMemory, Memory
-from pgrecall.core.ranking import candidate_count
 from pgrecall.engine import EmbeddedServer
 from pgrecall.sql import statement
 from pgrecall.testing import Database, provisioned_template
@@ -93,9 +93,15 @@ def bench_recall(base: Database, rows: int, rounds: int) -> tuple[list[Timing], 
     text = statement("episodes", "recall")
     fixed = {
         "limit": LIMIT,
-        "candidates": candidate_count(LIMIT, 0.15),
-        "outcome_weight": 0.15,
+        "filter": "{}",
         "min_similarity": -1.0,
+        "outcome_weight": 0.15,
+        "age_weight": 0.0,
+        "half_life": timedelta(days=30),
+        "diversity": 0.0,
+        "group": True,
+        "route": None,
+        "explain": False,
     }
     with Memory.open(base.dsn, settings=base.settings) as memory, raw_connection(base.dsn) as raw:
         fill(memory, base, world, rows)

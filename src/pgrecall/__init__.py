@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from pgrecall.embedding.base import Embedder
     from pgrecall.errors import PgrecallError
     from pgrecall.models import (
+        Account,
         Episode,
+        EpisodeFilters,
+        Hits,
         Knowledge,
         Metric,
         NewEpisode,
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
         RecalledKnowledge,
         RecordedMany,
         Session,
+        Terms,
     )
 
 __version__ = "0.1.0"
@@ -36,7 +40,10 @@ _HOMES = {
     "Settings": "pgrecall.config",
     "Embedder": "pgrecall.embedding.base",
     "PgrecallError": "pgrecall.errors",
+    "Account": "pgrecall.models",
     "Episode": "pgrecall.models",
+    "EpisodeFilters": "pgrecall.models",
+    "Hits": "pgrecall.models",
     "Knowledge": "pgrecall.models",
     "Metric": "pgrecall.models",
     "NewEpisode": "pgrecall.models",
@@ -46,6 +53,7 @@ _HOMES = {
     "RecalledKnowledge": "pgrecall.models",
     "RecordedMany": "pgrecall.models",
     "Session": "pgrecall.models",
+    "Terms": "pgrecall.models",
 }
 
 
@@ -61,10 +69,13 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "Account",
     "AsyncMemory",
     "AsyncProjectMemory",
     "Embedder",
     "Episode",
+    "EpisodeFilters",
+    "Hits",
     "Knowledge",
     "Memory",
     "Metric",
@@ -78,5 +89,6 @@ __all__ = [
     "RecordedMany",
     "Session",
     "Settings",
+    "Terms",
     "errors",
 ]

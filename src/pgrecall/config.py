@@ -102,6 +102,9 @@ class Settings(BaseSettings):
     metrics_keep_days: float = Field(
         30.0, ge=0, description="Days that metrics are kept; clients delete older ones. 0: forever."
     )
+    recall_sample_rate: float = Field(
+        0.01, ge=0, le=1, description="Share of recalls whose queries are checked exactly later."
+    )
     max_document_bytes: int = Field(
         1_048_576, gt=0, description="Largest JSON document accepted, in bytes."
     )

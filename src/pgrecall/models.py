@@ -6,10 +6,10 @@ so records leave it out and ``episodes.embeddings(ids)`` fetches it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypedDict, TypeVar
 from uuid import UUID
 
 from pgvector import Vector
@@ -100,6 +100,66 @@ class RecordedMany:
     existing: int
 
 
+class EpisodeFilters(TypedDict, total=False):
+    """Which episodes a listing, a count or a recall is about; all that are given must match.
+
+    Attributes:
+        project_id: Of this project.
+        project_ids: Of one of these projects.
+        since: Not older than this.
+        until: Older than this.
+        sprint_id: Of this sprint.
+        decision_source: Decided by this.
+        agent_version: By this version of the agent.
+        min_quality: With an outcome at least this good.
+        max_quality: With an outcome at most this good.
+        with_outcome: With (True) or without (False) a recorded outcome.
+        perception: Whose perception contains this, as ``jsonb`` containment goes: objects that have
+            at least these keys with these values.
+        reasoning: Whose reasoning contains this.
+        action: Whose action contains this.
+        outcome: Whose outcome contains this.
+    """
+
+    project_id: str | None
+    project_ids: Sequence[str] | None
+    since: datetime | None
+    until: datetime | None
+    sprint_id: str | None
+    decision_source: str | None
+    agent_version: str | None
+    min_quality: float | None
+    max_quality: float | None
+    with_outcome: bool | None
+    perception: Json | None
+    reasoning: Json | None
+    action: Json | None
+    outcome: Json | None
+
+
+Route: TypeAlias = Literal["exact", "codes", "index"]
+"""How a search finds the nearest rows, see ``docs/explanation/recall.md``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What a score is made of: ``sum(weight * term)``; the weights add up to 1.
+
+    Attributes:
+        similarity: Cosine similarity to the query, -1 to 1.
+        worth: Quality of the outcome (the mean, of repeated decisions), or confidence of knowledge;
+            0.5 where it is not known.
+        recency: 1 for what is new, halved in every half-life.
+    """
+
+    similarity: float
+    similarity_weight: float
+    worth: float
+    worth_weight: float
+    recency: float
+    recency_weight: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recalled:
     """One recalled episode.
@@ -107,11 +167,16 @@ class Recalled:
     Attributes:
         similarity: Cosine similarity to the query, -1 to 1.
         score: What the hits are ordered by: similarity weighted with outcome, see ``recall``.
+        repeats: Other episodes in which the same was perceived, reasoned and done: those with an
+            outcome first, the newest first.
+        terms: What the score is made of, if ``explain`` was asked for.
     """
 
     episode: Episode
     similarity: float
     score: float
+    repeats: tuple[UUID, ...] = ()
+    terms: Terms | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +218,88 @@ class RecalledKnowledge:
     knowledge: Knowledge
     similarity: float
     score: float
+    terms: Terms | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanStep:
+    """One step of the plans by which PostgreSQL found what was recalled.
+
+    Attributes:
+        step: Kind of the plan's node, such as ``"Index Scan"``.
+        on: Table or intermediate result that it reads.
+        index: Index that it uses.
+        rows: Rows that it returned.
+        removed: Rows that it read and that did not match.
+        milliseconds: How long it took, with the steps below it.
+    """
+
+    step: str
+    rows: int
+    removed: int
+    milliseconds: float
+    on: str | None = None
+    index: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """What a recall did, and why.
+
+    Attributes:
+        route: The route that found the hits.
+        tried: Every route that was taken, in turn; the last is ``route``.
+        why: The choice, in words.
+        wanted: How many nearest rows were looked for, to be ranked.
+        rows: Rows of the table, as the planner reckons them.
+        matching: Rows among them that match the filter, as the planner reckons them.
+        considered: Rows whose code or distance was looked at. The index does not tell of all
+            vectors that it compared, only of those that it returned.
+        expected_ms: Milliseconds that each route was expected to take; None where it would not
+            find what there is.
+        indexed: Whether there is a valid vector index.
+        coded: Whether every vector has its code.
+        embed_ms: How long the query was embedded.
+        choose_ms: How long the route was chosen.
+        search_ms: How long was searched; with the plans, which run the search a second time.
+        total_ms: How long it took in all: ranking and transfer are what is left.
+        plan: The steps of the plans.
+    """
+
+    route: Route
+    tried: tuple[Route, ...]
+    why: str
+    wanted: int
+    rows: int
+    matching: int
+    considered: int
+    expected_ms: Mapping[str, float | None]
+    indexed: bool
+    coded: bool
+    embed_ms: float
+    choose_ms: float
+    search_ms: float
+    total_ms: float
+    plan: tuple[PlanStep, ...]
+
+
+Hit = TypeVar("Hit")
+
+
+class Hits(list[Hit]):
+    """What a recall returned, best first.
+
+    Attributes:
+        account: What the recall did, and why, if ``explain`` was asked for.
+    """
+
+    __slots__ = ("account",)
+
+    account: Account | None
+
+    def __init__(self, hits: Iterable[Hit] = ()) -> None:
+        list.__init__(self, hits)
+        self.account = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

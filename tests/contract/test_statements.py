@@ -41,7 +41,6 @@ PARAMETERS = {
     "after_time": "timestamp with time zone",
     "agent_version": "text",
     "before": "timestamp with time zone",
-    "candidates": "bigint",
     "confidence": "double precision",
     "confidence_weight": "double precision",
     "content": "jsonb",
@@ -62,8 +61,11 @@ PARAMETERS = {
     "operation_type": "text",
     "outcome": "jsonb",
     "outcome_weight": "double precision",
+    "perception": "jsonb",
+    "project_ids": "text[]",
     "project_id": "text",
     "quality": "double precision",
+    "reasoning": "jsonb",
     "session_id": "uuid",
     "since": "timestamp with time zone",
     "sprint_id": "text",
@@ -73,7 +75,22 @@ PARAMETERS = {
     "until": "timestamp with time zone",
     "user_id": "text",
     "with_outcome": "boolean",
-    "action": "text[]",
+    "action": "jsonb",
+}
+# Those of recalls are the arguments of a function.
+RECALL_PARAMETERS = {
+    "age_weight": "double precision",
+    "confidence_weight": "double precision",
+    "diversity": "double precision",
+    "embedding": "vector",
+    "explain": "boolean",
+    "filter": "jsonb",
+    "group": "boolean",
+    "half_life": "interval",
+    "limit": "integer",
+    "min_similarity": "double precision",
+    "outcome_weight": "double precision",
+    "route": "text",
 }
 ARRAYS = {
     "agent_versions": "text[]",
@@ -82,7 +99,9 @@ ARRAYS = {
     "durations_ms": "double precision[]",
     "embeddings": "vector[]",
     "episode_ids": "uuid[]",
+    "limits": "integer[]",
     "qualities": "double precision[]",
+    "queries": "vector[]",
     "results_counts": "integer[]",
     "supporting_episodes": "uuid[]",
     "timestamps": "timestamp with time zone[]",
@@ -182,6 +201,9 @@ def test_parameters_have_the_types_the_client_sends(
 ) -> None:
     text = statement(topic, name, all_filters(topic) if filtered else ())
     parameters, _ = describe(connection, text)
+    if name == "recall":
+        assert parameters == {p: RECALL_PARAMETERS[p] for p in parameters}
+        return
     for parameter, found in parameters.items():
         expected = {**PARAMETERS, **ARRAYS}.get(parameter, "text[]")
         assert found.replace("character varying", "text") == expected, (topic, name, parameter)
@@ -195,18 +217,21 @@ def test_columns_are_the_fields_of_the_record(
     check_columns(RECORDS[topic, name], columns)
 
 
-@pytest.mark.parametrize("name", ["recall", "recall_exact"])
 @pytest.mark.parametrize("topic", [*RECALLED])
-def test_a_recalled_row_is_the_record_with_its_similarity_and_score(
-    connection: psycopg.Connection[Any], topic: str, name: str
+def test_a_recalled_row_is_the_record_with_the_terms_of_its_score(
+    connection: psycopg.Connection[Any], topic: str
 ) -> None:
-    _, columns = describe(connection, statement(topic, name, all_filters(topic)[:1]))
-    assert columns[0][:2] == ("candidates", "bigint")
-    assert [c[:2] for c in columns[-2:]] == [
+    _, columns = describe(connection, statement(topic, "recall"))
+    record, terms = RECALLED[topic], columns[len(fields(RECALLED[topic])) :]
+    check_columns(record, columns[: len(fields(record))])
+    assert [c[:2] for c in terms if c[0] != "repeats"] == [
         ("similarity", "double precision"),
+        ("worth", "double precision"),
+        ("recency", "double precision"),
         ("score", "double precision"),
+        ("account", "jsonb"),
     ]
-    check_columns(RECALLED[topic], columns[1:-2])
+    assert ("repeats", "uuid[]") in [c[:2] for c in terms] or topic == "knowledge"
 
 
 def check_columns(record: type, columns: Sequence[tuple[str, str, bool | None]]) -> None:
@@ -226,12 +251,12 @@ def test_a_vector_of_another_type_is_not_taken_for_one_of_ours() -> None:
 
 
 def test_every_statement_is_covered() -> None:
-    used = set(chain(RECORDS, ((t, n) for t in RECALLED for n in ("recall", "recall_exact"))))
+    used = set(chain(RECORDS, ((topic, "recall") for topic in RECALLED)))
     without_rows_of_a_record = {
         ("episodes", "record"), ("episodes", "embeddings"), ("episodes", "count"),
         ("episodes", "lock"), ("episodes", "evidence_of"), ("episodes", "delete"),
         ("knowledge", "hold_evidence"), ("knowledge", "delete"), ("sessions", "expire"),
         ("sessions", "delete"), ("metrics", "record"), ("metrics", "prune"),
-        ("transfer", "fill_outcomes"),
+        ("metrics", "sample"), ("transfer", "fill_outcomes"),
     }  # fmt: skip
     assert used | without_rows_of_a_record == set(statements())

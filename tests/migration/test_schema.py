@@ -88,8 +88,13 @@ def test_later_revisions_only_add(dsn: str) -> None:
         "index idx_episodes_no_embedding",
         "index idx_memory_metrics_accuracy",
         "index uq_episodes_external_id",
+        "trigger pgrecall_codes_changed",
+        "trigger pgrecall_codes_emptied",
+        "trigger pgrecall_codes_gone",
+        "trigger pgrecall_codes_new",
         "version 1.1.0",
         "version 1.2.0",
+        "version 1.3.0",
     }
 
 

@@ -21,9 +21,8 @@ from pgrecall._async.runtime import check_alive
 from pgrecall.config import Settings
 from pgrecall.core.documents import from_json
 from pgrecall.driver import is_pooled, translate, translate_connect
-from pgrecall.driver.facts import Facts, check_schema, missing_settings
+from pgrecall.driver.facts import Facts, check_schema
 from pgrecall.driver.patience import patient, transport_options
-from pgrecall.driver.settings import RECALL_SETTINGS
 from pgrecall.errors import ConfigurationError, InvalidInput, SchemaMissing
 from pgrecall.sql import load
 
@@ -128,11 +127,12 @@ class AsyncDatabase:
 
     @asynccontextmanager
     async def _lend(
-        self, connection: AsyncConnection[Any] | None
+        self, connection: AsyncConnection[Any] | None, *, writing: bool = True
     ) -> AsyncIterator[AsyncConnection[Any]]:
         """Give a connection: the caller's inside a savepoint, or one of the pool.
 
         On a caller's connection nothing stays behind: no setting, no adapter, no half of a write.
+        A savepoint for reading is rolled back, and with it what was set for it.
         """
         if connection is None:
             if self._pid != os.getpid():  # a fork must not share its parent's sockets
@@ -147,7 +147,7 @@ class AsyncDatabase:
         ):
             # Opens the caller's transaction, so that what follows is a savepoint inside it.
             await connection.execute(load("connection")["open_transaction"], prepare=False)
-        async with connection.transaction():
+        async with connection.transaction(force_rollback=not writing):
             yield connection
 
     @asynccontextmanager
@@ -164,7 +164,7 @@ class AsyncDatabase:
         # Inside a caller's transaction nothing is written before the caller commits.
         sent = connection is None or connection.autocommit
         try:
-            async with self._lend(connection) as lent:
+            async with self._lend(connection, writing=writing) as lent:
                 yield lent
         except psycopg.Error as error:
             raise translate(error, writing=writing, sent=sent) from error
@@ -203,31 +203,6 @@ class AsyncDatabase:
         """Run one statement and return its rows."""
         async with self.statement(connection, writing=writing) as lent:
             return await self.run(lent, statement, parameters, row_factory)
-
-    async def fetch_nearest(
-        self,
-        statement: LiteralString,
-        parameters: Mapping[str, Any],
-        row_factory: BaseRowFactory[Row],
-        *,
-        connection: AsyncConnection[Any] | None = None,
-    ) -> Sequence[Row]:
-        """Run one reading statement under the settings that a vector search needs.
-
-        A role made by `init` carries them. Elsewhere they hold for one transaction, or for a
-        savepoint that is rolled back, so that a caller's connection keeps its own.
-        """
-        wanted = self.facts.missing_settings if connection is None else RECALL_SETTINGS
-        async with self.statement(connection, writing=False) as lent:
-            if not wanted:
-                return await self.run(lent, statement, parameters, row_factory)
-            async with lent.transaction(force_rollback=True):
-                await lent.execute(
-                    load("connection")["local_settings"],
-                    {"names": [*wanted], "values": [*wanted.values()]},
-                    prepare=_prepare(lent),
-                )
-                return await self.run(lent, statement, parameters, row_factory)
 
     async def execute(
         self,
@@ -317,7 +292,6 @@ async def _explore(dsn: str, settings: Settings) -> Facts:
                 dimensions=description["dimensions"],
                 pooled=is_pooled(connection, description["backend_pid"]),
                 vector=vector,
-                missing_settings=missing_settings(await _sources(connection)),
             )
     except psycopg.Error as error:
         raise translate(error) from error
@@ -328,8 +302,3 @@ async def _one(
 ) -> dict[str, Any]:
     cursor = await connection.execute(statement)
     return await cursor.fetchone() or {}
-
-
-async def _sources(connection: AsyncConnection[dict[str, Any]]) -> dict[str, str | None]:
-    cursor = await connection.execute(load("connection")["settings"], {"names": [*RECALL_SETTINGS]})
-    return {row["name"]: row["source"] for row in await cursor.fetchall()}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
-from typing import Any
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Unpack
 from uuid import UUID
 
 from pgvector import Vector
@@ -15,21 +15,22 @@ from pgrecall._async.recorder import AsyncRecorder, Embed
 from pgrecall._async.scope import AsyncScope
 from pgrecall.core.checks import check_fraction, check_limit, check_uuid, check_uuids
 from pgrecall.core.documents import to_json
-from pgrecall.core.episode_rows import (
-    to_recalled,
-)
+from pgrecall.core.episode_rows import to_recalled
 from pgrecall.core.filters import episode_filters, project_filter
 from pgrecall.core.pages import to_page
-from pgrecall.core.ranking import ranking_parameters
+from pgrecall.core.ranking import HALF_LIFE, check_weights, ranking_parameters
 from pgrecall.errors import Conflict, InvalidInput, NotFound
 from pgrecall.models import (
     ControlMode,
     Episode,
+    EpisodeFilters,
+    Hits,
     Json,
     NewEpisode,
     Page,
     Recalled,
     RecordedMany,
+    Route,
     VectorLike,
 )
 from pgrecall.sql import statement
@@ -267,54 +268,28 @@ class AsyncEpisodeStore:
     async def list(
         self,
         *,
-        project_id: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        sprint_id: str | None = None,
-        decision_source: str | None = None,
-        agent_version: str | None = None,
-        min_quality: float | None = None,
-        max_quality: float | None = None,
-        with_outcome: bool | None = None,
         limit: int = 50,
         cursor: str | None = None,
         connection: AsyncConnection[Any] | None = None,
+        **filters: Unpack[EpisodeFilters],
     ) -> Page[Episode]:
         """Return episodes, newest first, a page at a time.
 
         Args:
-            project_id: Only of this project.
-            since: Not older than this.
-            until: Older than this.
-            sprint_id: Only of this sprint.
-            decision_source: Only decided by this.
-            agent_version: Only by this version of the agent.
-            min_quality: Only with an outcome at least this good.
-            max_quality: Only with an outcome at most this good.
-            with_outcome: Only with (True) or without (False) a recorded outcome.
             limit: Episodes a page, 1 to 10,000.
             cursor: ``next_cursor`` of the page before.
             connection: A connection of yours.
+            **filters: Which episodes, see :class:`pgrecall.models.EpisodeFilters`.
 
         Raises:
             InvalidInput: A filter cannot be meant.
         """
-        with self._scope.measure("list_episodes", project_id, connection) as measured:
-            project_id = self._scope.project(project_id)
-            filters, parameters = episode_filters(
-                project_id=project_id,
-                since=since,
-                until=until,
-                sprint_id=sprint_id,
-                decision_source=decision_source,
-                agent_version=agent_version,
-                min_quality=min_quality,
-                max_quality=max_quality,
-                with_outcome=with_outcome,
-                cursor=cursor,
-            )
+        with self._scope.measure(
+            "list_episodes", filters.get("project_id"), connection
+        ) as measured:
+            names, parameters = self._filters(filters, cursor)
             parameters["limit"] = check_limit(limit) + 1
-            text = statement("episodes", "list", filters)
+            text = statement("episodes", "list", names)
             rows = await self._database.fetch(
                 text, parameters, class_row(Episode), connection=connection
             )
@@ -322,88 +297,98 @@ class AsyncEpisodeStore:
             measured.results = len(page)
         return page
 
-    async def count(self, *, connection: AsyncConnection[Any] | None = None, **filters: Any) -> int:
+    async def count(
+        self,
+        *,
+        connection: AsyncConnection[Any] | None = None,
+        **filters: Unpack[EpisodeFilters],
+    ) -> int:
         """Return how many episodes match; takes the filters of ``list``."""
         given = filters.get("project_id")
         with self._scope.measure("count_episodes", given, connection) as measured:
-            filters["project_id"] = self._scope.project(given)
-            try:
-                names, parameters = episode_filters(**filters)
-            except TypeError as error:
-                raise InvalidInput(f"not a filter of episodes: {error}") from error
+            names, parameters = self._filters(filters)
             rows = await self._database.fetch(
                 statement("episodes", "count", names), parameters, scalar_row, connection=connection
             )
             measured.results = len(rows)
         return int(rows[0])
 
+    def _filters(
+        self, filters: EpisodeFilters, cursor: str | None = None
+    ) -> tuple[tuple[str, ...], dict[str, Any]]:
+        bound = self._scope.project(filters.get("project_id"))
+        if bound is not None:
+            filters = {**filters, "project_id": bound}
+        max_bytes = self._database.settings.max_document_bytes
+        return episode_filters(filters, max_bytes=max_bytes, cursor=cursor)
+
     async def recall(
         self,
         query: str | Json | None = None,
         *,
         embedding: VectorLike | None = None,
-        project_id: str | None = None,
         limit: int = 10,
         min_similarity: float = -1.0,
         outcome_weight: float = 0.15,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        sprint_id: str | None = None,
-        decision_source: str | None = None,
-        agent_version: str | None = None,
-        min_quality: float | None = None,
-        max_quality: float | None = None,
-        with_outcome: bool | None = None,
+        age_weight: float = 0.0,
+        half_life: timedelta | float = HALF_LIFE,
+        diversity: float = 0.0,
+        group_repeats: bool = True,
+        route: Route | None = None,
+        explain: bool = False,
         connection: AsyncConnection[Any] | None = None,
-    ) -> Sequence[Recalled]:
+        **filters: Unpack[EpisodeFilters],
+    ) -> Hits[Recalled]:
         """Return the most similar past decisions with their outcomes, best first.
 
-        The score is ``(1 - w) * similarity + w * quality`` with ``w = outcome_weight``; an
-        outcome that is not known counts as 0.5. As many are returned as match, up to ``limit``.
+        The score is ``(1 - w - a) * similarity + w * quality + a * recency`` with
+        ``w = outcome_weight`` and ``a = age_weight``; an outcome that is not known counts as 0.5,
+        recency halves in every ``half_life``. As many are returned as match, up to ``limit``.
 
         Args:
             query: What to look for, in words or as a perception; embedded by the memory's
                 embedder.
             embedding: What to look for, as a vector, instead of words.
-            project_id: Only of this project; across all projects unless given.
             limit: Most hits to return, 1 to 10,000.
             min_similarity: Only hits at least this similar, -1 to 1.
             outcome_weight: How much a good outcome lifts a hit, 0 (not at all) to 1.
-            since: Not older than this.
-            until: Older than this.
-            sprint_id: Only of this sprint.
-            decision_source: Only decided by this.
-            agent_version: Only by this version of the agent.
-            min_quality: Only with an outcome at least this good.
-            max_quality: Only with an outcome at most this good.
-            with_outcome: Only with (True) or without (False) a recorded outcome.
+            age_weight: How much it lifts a hit to be new, 0 (not at all) to 1.
+            half_life: Time in which recency halves, a timedelta or seconds; 30 days unless given.
+            diversity: How much hits must differ from those before them, 0 (not at all) to 1:
+                maximal marginal relevance, with a lambda of ``1 - diversity``.
+            group_repeats: Whether decisions that repeat another are one hit, which names them.
+            route: How to search; chosen by expected cost unless given.
+            explain: Tell what scores are made of, and what the recall did and why.
             connection: A connection of yours; then give ``embedding``.
+            **filters: Which episodes, see :class:`pgrecall.models.EpisodeFilters`.
 
         Raises:
             InvalidInput: A filter cannot be meant, or both or neither of text and vector.
             InvalidVector: The vector has another dimension or no direction.
             EmbeddingError: The text could not be embedded.
         """
-        with self._scope.measure("recall_similar", project_id, connection) as measured:
-            project_id = self._scope.project(project_id)
-            filters, parameters = episode_filters(
-                project_id=project_id,
-                since=since,
-                until=until,
-                sprint_id=sprint_id,
-                decision_source=decision_source,
-                agent_version=agent_version,
-                min_quality=min_quality,
-                max_quality=max_quality,
-                with_outcome=with_outcome,
+        given = filters.get("project_id")
+        with self._scope.measure("recall_similar", given, connection) as measured:
+            _, filtered = self._filters(filters)
+            weights = check_weights(outcome_weight, age_weight, "outcome_weight")
+            parameters = ranking_parameters(
+                limit=limit,
+                min_similarity=min_similarity,
+                age_weight=weights.recency,
+                half_life=half_life,
+                diversity=diversity,
+                route=route,
+                explain=explain,
             )
-            parameters |= ranking_parameters(limit, min_similarity, outcome_weight=outcome_weight)
+            parameters |= {"outcome_weight": weights.worth, "group": bool(group_repeats)}
             parameters["embedding"] = await self._scope.query_vector(
                 query, embedding, connection, measured
             )
-            rows = await self._scope.nearest("episodes", filters, parameters, connection)
-            hits = [to_recalled(values) for values in rows]
+            rows = await self._scope.recall("episodes", filtered, parameters, connection)
+            hits = Hits(to_recalled(row, weights) for row in rows if row[0] is not None)
             measured.results = len(hits)
+        if explain:
+            hits.account = measured.account_for(rows[0][-1])
         return hits
 
     async def delete(

@@ -22,9 +22,8 @@ from pgrecall._sync.runtime import check_alive
 from pgrecall.config import Settings
 from pgrecall.core.documents import from_json
 from pgrecall.driver import is_pooled, translate, translate_connect
-from pgrecall.driver.facts import Facts, check_schema, missing_settings
+from pgrecall.driver.facts import Facts, check_schema
 from pgrecall.driver.patience import patient, transport_options
-from pgrecall.driver.settings import RECALL_SETTINGS
 from pgrecall.errors import ConfigurationError, InvalidInput, SchemaMissing
 from pgrecall.sql import load
 
@@ -129,11 +128,12 @@ class Database:
 
     @contextmanager
     def _lend(
-        self, connection: Connection[Any] | None
+        self, connection: Connection[Any] | None, *, writing: bool = True
     ) -> Iterator[Connection[Any]]:
         """Give a connection: the caller's inside a savepoint, or one of the pool.
 
         On a caller's connection nothing stays behind: no setting, no adapter, no half of a write.
+        A savepoint for reading is rolled back, and with it what was set for it.
         """
         if connection is None:
             if self._pid != os.getpid():  # a fork must not share its parent's sockets
@@ -148,7 +148,7 @@ class Database:
         ):
             # Opens the caller's transaction, so that what follows is a savepoint inside it.
             connection.execute(load("connection")["open_transaction"], prepare=False)
-        with connection.transaction():
+        with connection.transaction(force_rollback=not writing):
             yield connection
 
     @contextmanager
@@ -165,7 +165,7 @@ class Database:
         # Inside a caller's transaction nothing is written before the caller commits.
         sent = connection is None or connection.autocommit
         try:
-            with self._lend(connection) as lent:
+            with self._lend(connection, writing=writing) as lent:
                 yield lent
         except psycopg.Error as error:
             raise translate(error, writing=writing, sent=sent) from error
@@ -204,31 +204,6 @@ class Database:
         """Run one statement and return its rows."""
         with self.statement(connection, writing=writing) as lent:
             return self.run(lent, statement, parameters, row_factory)
-
-    def fetch_nearest(
-        self,
-        statement: LiteralString,
-        parameters: Mapping[str, Any],
-        row_factory: BaseRowFactory[Row],
-        *,
-        connection: Connection[Any] | None = None,
-    ) -> Sequence[Row]:
-        """Run one reading statement under the settings that a vector search needs.
-
-        A role made by `init` carries them. Elsewhere they hold for one transaction, or for a
-        savepoint that is rolled back, so that a caller's connection keeps its own.
-        """
-        wanted = self.facts.missing_settings if connection is None else RECALL_SETTINGS
-        with self.statement(connection, writing=False) as lent:
-            if not wanted:
-                return self.run(lent, statement, parameters, row_factory)
-            with lent.transaction(force_rollback=True):
-                lent.execute(
-                    load("connection")["local_settings"],
-                    {"names": [*wanted], "values": [*wanted.values()]},
-                    prepare=_prepare(lent),
-                )
-                return self.run(lent, statement, parameters, row_factory)
 
     def execute(
         self,
@@ -318,7 +293,6 @@ def _explore(dsn: str, settings: Settings) -> Facts:
                 dimensions=description["dimensions"],
                 pooled=is_pooled(connection, description["backend_pid"]),
                 vector=vector,
-                missing_settings=missing_settings(_sources(connection)),
             )
     except psycopg.Error as error:
         raise translate(error) from error
@@ -329,8 +303,3 @@ def _one(
 ) -> dict[str, Any]:
     cursor = connection.execute(statement)
     return cursor.fetchone() or {}
-
-
-def _sources(connection: Connection[dict[str, Any]]) -> dict[str, str | None]:
-    cursor = connection.execute(load("connection")["settings"], {"names": [*RECALL_SETTINGS]})
-    return {row["name"]: row["source"] for row in cursor.fetchall()}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -22,16 +23,18 @@ from pgrecall.core.documents import check_text, to_json
 from pgrecall.core.filters import knowledge_filters, project_filter, scope_text
 from pgrecall.core.knowledge_rows import check_evidence, to_recalled_knowledge
 from pgrecall.core.pages import to_page
-from pgrecall.core.ranking import ranking_parameters
+from pgrecall.core.ranking import HALF_LIFE, check_weights, ranking_parameters
 from pgrecall.core.text import render_knowledge
 from pgrecall.core.vectors import to_vector
 from pgrecall.errors import InvalidInput, NotFound
 from pgrecall.models import (
+    Hits,
     Json,
     Knowledge,
     KnowledgeType,
     Page,
     RecalledKnowledge,
+    Route,
     VectorLike,
 )
 from pgrecall.sql import statement
@@ -228,11 +231,17 @@ class KnowledgeStore:
         limit: int = 5,
         min_similarity: float = -1.0,
         confidence_weight: float = 0.15,
+        age_weight: float = 0.0,
+        half_life: timedelta | float = HALF_LIFE,
+        diversity: float = 0.0,
+        route: Route | None = None,
+        explain: bool = False,
         connection: Connection[Any] | None = None,
-    ) -> Sequence[RecalledKnowledge]:
+    ) -> Hits[RecalledKnowledge]:
         """Return the knowledge nearest to a situation, best first.
 
-        The score is ``(1 - w) * similarity + w * confidence`` with ``w = confidence_weight``.
+        The score is ``(1 - w - a) * similarity + w * confidence + a * recency`` with
+        ``w = confidence_weight`` and ``a = age_weight``; recency halves in every ``half_life``.
 
         Args:
             query: The situation, in words or as a perception; embedded by the memory's embedder.
@@ -244,6 +253,11 @@ class KnowledgeStore:
             limit: Most hits to return, 1 to 10,000.
             min_similarity: Only hits at least this similar, -1 to 1.
             confidence_weight: How much confidence lifts a hit, 0 (not at all) to 1.
+            age_weight: How much it lifts a hit to be new, 0 (not at all) to 1.
+            half_life: Time in which recency halves, a timedelta or seconds; 30 days unless given.
+            diversity: How much hits must differ from those before them, 0 (not at all) to 1.
+            route: How to search; chosen by expected cost unless given.
+            explain: Tell what scores are made of, and what the recall did and why.
             connection: A connection of yours; then give ``embedding``.
 
         Raises:
@@ -251,21 +265,31 @@ class KnowledgeStore:
         """
         with self._scope.measure("recall_knowledge", project_id, connection) as measured:
             project_id = self._scope.project(project_id)
-            filters, parameters = knowledge_filters(
+            _, filters = knowledge_filters(
                 project_id=project_id,
                 knowledge_type=knowledge_type,
                 active=active,
                 min_confidence=min_confidence,
             )
-            parameters |= ranking_parameters(
-                limit, min_similarity, confidence_weight=confidence_weight
+            weights = check_weights(confidence_weight, age_weight, "confidence_weight")
+            parameters = ranking_parameters(
+                limit=limit,
+                min_similarity=min_similarity,
+                age_weight=weights.recency,
+                half_life=half_life,
+                diversity=diversity,
+                route=route,
+                explain=explain,
             )
+            parameters["confidence_weight"] = weights.worth
             parameters["embedding"] = self._scope.query_vector(
                 query, embedding, connection, measured
             )
-            rows = self._scope.nearest("knowledge", filters, parameters, connection)
-            hits = [to_recalled_knowledge(values) for values in rows]
+            rows = self._scope.recall("knowledge", filters, parameters, connection)
+            hits = Hits(to_recalled_knowledge(row, weights) for row in rows if row[0] is not None)
             measured.results = len(hits)
+        if explain:
+            hits.account = measured.account_for(rows[0][-1])
         return hits
 
     def record_application(

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import time
 from collections import deque
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pgvector import Vector
 from psycopg import Connection
 from psycopg.rows import class_row
 
@@ -27,6 +29,7 @@ from pgrecall.telemetry.operations import Operation, OperationName, Telemetry
 FLUSH_SECONDS = 5.0
 FLUSH_ROWS = 500
 KEPT_ROWS = 20_000
+KEPT_SAMPLES = 20
 PRUNE_SECONDS = 3600.0
 PRUNE_ROWS = 10_000
 
@@ -46,11 +49,13 @@ class MetricStore:
         self._writer = database
         self._enabled = enabled
         self._telemetry = telemetry
+        self._sample_rate = database.settings.recall_sample_rate
         self._ended = (self.keep, *telemetry.ended) if enabled else telemetry.ended
         self._waiting: deque[tuple[float, Operation]] = deque()  # each with when it ended
         self._periodic: Periodic | None = None
         self._next_prune = 0.0
         self._pid = os.getpid()
+        self._samples: deque[tuple[str, Vector, int, str, str | None]] = deque(maxlen=KEPT_SAMPLES)
         self._writing = Lock()
         self.lost = 0
 
@@ -112,10 +117,31 @@ class MetricStore:
         if len(self._waiting) == FLUSH_ROWS and self._periodic is not None:
             self._periodic.wake()
 
+    def sample(
+        self, kind: str, query: Vector, wanted: int, filter_: str, project_id: str | None
+    ) -> None:
+        """Keep one of many queries until the next write, to be posed again exactly later."""
+        if self._enabled and random.random() < self._sample_rate:  # noqa: S311 - no secret
+            self._samples.append((kind, query, wanted, filter_, project_id))
+
+    def _write_samples(self) -> None:
+        samples = [self._samples.popleft() for _ in range(len(self._samples))]
+        if not samples:
+            return
+        names = ("kinds", "queries", "limits", "filters", "project_ids")
+        columns = [[sample[i] for sample in samples] for i in range(len(names))]
+        try:
+            self._writer.execute(
+                statement("metrics", "sample"), dict(zip(names, columns, strict=True))
+            )
+        except PgrecallError as error:
+            logger.warning("%d sampled queries could not be kept: %s", len(samples), error)
+
     def _begin_anew(self) -> None:
         """In a fork: what waited is its parent's to write, and so is what writes it."""
         self._pid = os.getpid()
         self._waiting.clear()
+        self._samples.clear()
         self._writing = Lock()
         self.lost = 0
         if self._enabled:
@@ -132,6 +158,7 @@ class MetricStore:
         if self._pid != os.getpid():
             self._begin_anew()
         with self._writing:  # what another is writing stands there when this returns
+            self._write_samples()
             return self._write()
 
     def _write(self) -> int:

@@ -14,7 +14,7 @@ from psycopg.rows import tuple_row
 from pgrecall._sync.database import Database
 from pgrecall._sync.metrics import MetricStore
 from pgrecall._sync.runtime import call_blocking
-from pgrecall.core.filters import scope_text
+from pgrecall.core.filters import recall_filter, scope_text
 from pgrecall.core.vectors import to_vector
 from pgrecall.embedding.base import Embedder, Mode, RenderEpisode
 from pgrecall.errors import EmbeddingError, InvalidInput
@@ -110,25 +110,33 @@ class Scope:
             embedding = (self.embed([self._query_text(query)], "query", operation))[0]
         return to_vector(embedding, self.dimensions)
 
-    def nearest(
+    def recall(
         self,
         topic: str,
-        filters: tuple[str, ...],
+        filters: Mapping[str, Any],
         parameters: Mapping[str, Any],
         connection: Connection[Any] | None,
     ) -> Sequence[tuple[Any, ...]]:
-        """Return the rows of a recall: by the index, or exactly where that finds too few.
+        """Return the rows of a recall; now and then its query is kept, to be checked later.
 
-        The first value of each row is the number of candidates that were weighed.
+        Args:
+            topic: ``"episodes"`` or ``"knowledge"``.
+            filters: Checked filters.
+            parameters: Everything else that the statement takes.
+            connection: A connection of the caller.
         """
-        for route in ("recall", "recall_exact"):
-            rows = self.database.fetch_nearest(
-                statement(topic, route, filters), parameters, tuple_row, connection=connection
+        text = recall_filter(filters)
+        rows = self.database.fetch(
+            statement(topic, "recall"),
+            {**parameters, "filter": text},
+            tuple_row,
+            connection=connection,
+        )
+        if connection is None:
+            self.metrics.sample(
+                topic, parameters["embedding"], parameters["limit"], text, filters.get("project_id")
             )
-            # Fewer than wanted: either there are no more, or the index gave up too early.
-            if rows[0][0] >= parameters["candidates"]:
-                break
-        return [row for row in rows if row[1] is not None]
+        return rows
 
     def _query_text(self, query: str | Json | None) -> str:
         if isinstance(query, Mapping):

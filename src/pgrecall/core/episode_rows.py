@@ -13,6 +13,7 @@ from pgvector import Vector
 from pgrecall.core.checks import check_control_mode, check_fraction, check_time, check_uuid
 from pgrecall.core.documents import check_text, from_json, same_json, to_json
 from pgrecall.core.filters import scope_text
+from pgrecall.core.ranking import Weights
 from pgrecall.core.vectors import to_vector
 from pgrecall.errors import Conflict, InvalidInput
 from pgrecall.models import Episode, NewEpisode, Recalled
@@ -200,7 +201,13 @@ def _refuse_other_content(row: EpisodeRow, standing: Episode) -> None:
         )
 
 
-def to_recalled(values: Sequence[Any]) -> Recalled:
-    """Return a hit from a row of ``recall``: candidates, the columns, similarity, score."""
-    columns: Mapping[str, Any] = dict(zip(EPISODE_FIELDS, values[1:-2], strict=True))
-    return Recalled(episode=Episode(**columns), similarity=values[-2], score=values[-1])
+def to_recalled(values: Sequence[Any], weights: Weights) -> Recalled:
+    """Return a hit from a row of ``recall``: the columns, then the terms of its score."""
+    *columns, similarity, worth, recency, score, repeats, account = values
+    return Recalled(
+        episode=Episode(**dict(zip(EPISODE_FIELDS, columns, strict=True))),
+        similarity=similarity,
+        score=score,
+        repeats=tuple(repeats),
+        terms=None if account is None else weights.terms(similarity, worth, recency),
+    )

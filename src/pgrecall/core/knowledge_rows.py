@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from pgrecall.core.checks import check_uuids
+from pgrecall.core.ranking import Weights
 from pgrecall.errors import InvalidInput
 from pgrecall.models import Knowledge, RecalledKnowledge
 
@@ -41,9 +42,12 @@ def check_evidence(
     return evidence, against
 
 
-def to_recalled_knowledge(values: Sequence[Any]) -> RecalledKnowledge:
-    """Return a hit from a row of ``recall``: candidates, the columns, similarity, score."""
-    columns = dict(zip(KNOWLEDGE_FIELDS, values[1:-2], strict=True))
+def to_recalled_knowledge(values: Sequence[Any], weights: Weights) -> RecalledKnowledge:
+    """Return a hit from a row of ``recall``: the columns, then the terms of its score."""
+    *columns, similarity, worth, recency, score, account = values
     return RecalledKnowledge(
-        knowledge=Knowledge(**columns), similarity=values[-2], score=values[-1]
+        knowledge=Knowledge(**dict(zip(KNOWLEDGE_FIELDS, columns, strict=True))),
+        similarity=similarity,
+        score=score,
+        terms=None if account is None else weights.terms(similarity, worth, recency),
     )

@@ -1,23 +1,37 @@
-"""How many candidates a recall weighs, and how it orders them."""
+"""How a recall orders what it found: the weights of the score, and what else it asks for."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, get_args
 
-from pgrecall.core.checks import MAX_LIMIT, check_fraction, check_limit
+from pgrecall.core.checks import check_choice, check_fraction, check_limit, check_ttl
 from pgrecall.errors import InvalidInput
+from pgrecall.models import Route, Terms
 
-CANDIDATES_PER_HIT = 3
+HALF_LIFE = timedelta(days=30)
+"""Time in which recency halves, unless a call says otherwise."""
 
 
-def candidate_count(limit: int, weight: float) -> int:
-    """Return how many nearest neighbours are weighed to return ``limit`` of them.
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Shares of worth (outcome or confidence) and recency in a score; similarity has the rest."""
 
-    With no weight besides similarity the nearest are the best. Otherwise a good outcome may
-    lift one from further back, so that three times as many are considered.
-    """
-    return limit if weight == 0 else min(limit * CANDIDATES_PER_HIT, 3 * MAX_LIMIT)
+    worth: float
+    recency: float
+
+    def terms(self, similarity: float, worth: float, recency: float) -> Terms:
+        """Return what a score is made of."""
+        return Terms(
+            similarity=similarity,
+            similarity_weight=1 - self.worth - self.recency,
+            worth=worth,
+            worth_weight=self.worth,
+            recency=recency,
+            recency_weight=self.recency,
+        )
 
 
 def check_similarity(value: float, name: str = "min_similarity") -> float:
@@ -33,22 +47,44 @@ def check_similarity(value: float, name: str = "min_similarity") -> float:
     return float(value)
 
 
-def ranking_parameters(limit: int, min_similarity: float, **weight: float) -> dict[str, Any]:
-    """Return the parameters of the fragment ``ranking`` and the number of candidates for it.
+def check_weights(worth: float, age_weight: float, name: str) -> Weights:
+    """Return the weights of a score.
 
-    Args:
-        limit: Most hits to return.
-        min_similarity: Least similarity of a hit.
-        **weight: The one weight of this ranking, by the name that its statement gives it.
+    Raises:
+        InvalidInput: One is not between 0 and 1, or both together are more than 1.
+    """
+    weights = Weights(
+        check_fraction(worth, name) or 0.0, check_fraction(age_weight, "age_weight") or 0.0
+    )
+    if weights.worth + weights.recency > 1:
+        raise InvalidInput(
+            f"{name} {worth} and age_weight {age_weight} are more than 1 together",
+            hint="similarity has the rest of 1 as its weight",
+        )
+    return weights
+
+
+def ranking_parameters(
+    *,
+    limit: int,
+    min_similarity: float,
+    age_weight: float,
+    half_life: timedelta | float,
+    diversity: float,
+    route: Route | None,
+    explain: bool,
+) -> dict[str, Any]:
+    """Return the parameters that recalls of all kinds share, checked.
 
     Raises:
         InvalidInput: A value cannot be meant.
     """
-    ((name, given),) = weight.items()
-    checked = check_fraction(given, name) or 0.0
     return {
         "limit": check_limit(limit),
-        "candidates": candidate_count(limit, checked),
-        name: checked,
         "min_similarity": check_similarity(min_similarity),
+        "age_weight": age_weight,
+        "half_life": check_ttl(half_life, "half_life") or HALF_LIFE,
+        "diversity": check_fraction(diversity, "diversity") or 0.0,
+        "route": None if route is None else check_choice(route, get_args(Route), "route"),
+        "explain": bool(explain),
     }

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from psycopg.types import TypeInfo
 
-from pgrecall.driver.settings import RECALL_SETTINGS
 from pgrecall.errors import SchemaMissing, SchemaTooNew, SchemaTooOld
 from pgrecall.migrations import HEAD, REVISIONS
 
@@ -21,7 +19,6 @@ class Facts:
         dimensions: Length of the vectors of ``agent_episodes``.
         pooled: Whether a transaction pooler such as PgBouncer stands between.
         vector: The vector type of this database, whose identifiers differ between databases.
-        missing_settings: What each recall must bring, since the role does not carry it.
     """
 
     server_version: int
@@ -29,7 +26,6 @@ class Facts:
     dimensions: int
     pooled: bool
     vector: TypeInfo
-    missing_settings: Mapping[str, str]
 
 
 def check_schema(description: dict[str, Any], revision: str | None) -> None:
@@ -57,16 +53,3 @@ def check_schema(description: dict[str, Any], revision: str | None) -> None:
         f"the database is at revision {revision}, this client knows up to {HEAD}",
         hint="upgrade pgrecall: pip install --upgrade pgrecall",
     )
-
-
-def missing_settings(sources: Mapping[str, str | None]) -> dict[str, str]:
-    """Return which of the settings for recall nobody has chosen, neither we nor an operator.
-
-    Args:
-        sources: For each setting where its value comes from, as ``pg_settings`` says.
-    """
-    return {
-        name: value
-        for name, value in RECALL_SETTINGS.items()
-        if sources.get(name) in (None, "default")
-    }

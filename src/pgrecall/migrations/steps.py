@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from functools import reduce
 from typing import Any, LiteralString, cast
 
 import psycopg
 
+from pgrecall.core.routes import FORMULAS, LEAST_SHARE
 from pgrecall.migrations import SQL_PACKAGE
 from pgrecall.sql import load
 
@@ -15,7 +17,9 @@ def statements(file: str, *names: str, dimensions: int) -> list[LiteralString]:
     """Return the statements of ``file`` (all, or the named ones) for vectors of ``dimensions``."""
     texts = load(file, SQL_PACKAGE)
     chosen = [texts[name] for name in names] if names else list(texts.values())
-    return [text.replace("{{dimensions}}", str(dimensions)) for text in chosen]
+    values = {"{{dimensions}}": str(dimensions), "{{least_share}}": LEAST_SHARE}
+    values |= {f"{{{{cost_of_{route}}}}}": formula for route, formula in FORMULAS.items()}
+    return [reduce(lambda text, item: text.replace(*item), values.items(), t) for t in chosen]
 
 
 def execute(connection: psycopg.Connection[Any], texts: list[LiteralString]) -> None:

@@ -16,16 +16,6 @@ SELECT current_setting('server_version_num')::integer AS server_version,
 -- name: revision
 SELECT v.version_num AS revision FROM pgrecall.alembic_version AS v
 
--- name: settings
--- The cast loads the vector library, without which its settings are unknown to the session.
-SELECT s.name, s.source
-FROM pg_settings AS s
-WHERE s.name = ANY (%(names)s::text[]) AND '[1]'::vector IS NOT NULL
-
--- name: local_settings
-SELECT set_config(s.name, s.value, true)
-FROM unnest(%(names)s::text[], %(values)s::text[]) AS s(name, value)
-
 -- name: open_transaction
 -- Does nothing; a driver that opens transactions by itself opens one for it.
 SELECT

@@ -9,6 +9,9 @@ e.episode_id, e.project_id, e.timestamp, e.perception, e.reasoning, e.action, e.
 -- name: filter_project_id
 AND e.project_id = %(project_id)s
 
+-- name: filter_project_ids
+AND e.project_id = ANY (%(project_ids)s::text[])
+
 -- name: filter_since
 AND e.timestamp >= %(since)s
 
@@ -32,6 +35,18 @@ AND e.outcome_quality <= %(max_quality)s
 
 -- name: filter_with_outcome
 AND (e.outcome IS NOT NULL) = %(with_outcome)s
+
+-- name: filter_perception
+AND e.perception @> %(perception)s::jsonb
+
+-- name: filter_reasoning
+AND e.reasoning @> %(reasoning)s::jsonb
+
+-- name: filter_action
+AND e.action @> %(action)s::jsonb
+
+-- name: filter_outcome
+AND e.outcome @> %(outcome)s::jsonb
 
 -- name: filter_after
 AND (e.timestamp, e.episode_id) < (%(after_time)s, %(after_id)s)
@@ -131,48 +146,10 @@ DELETE FROM public.agent_episodes AS e
 WHERE e.episode_id = ANY (%(episode_ids)b::uuid[]) /* filters */
 RETURNING e.episode_id
 
--- name: ranking
--- Weighs similarity with outcome; an unknown outcome counts as neither good nor bad.
--- The left join keeps one row when nothing is similar enough, so that `candidates` is told.
-SELECT found.candidates, hit.*
-FROM (SELECT count(*) AS candidates FROM nearest) AS found
-LEFT JOIN LATERAL (
-    SELECT n.*,
-           (1 - %(outcome_weight)s::float8) * n.similarity
-           + %(outcome_weight)s::float8 * coalesce(n.outcome_quality, 0.5) AS score
-    FROM nearest AS n
-    WHERE n.similarity >= %(min_similarity)s::float8
-    ORDER BY score DESC, n.similarity DESC, n.episode_id
-    LIMIT %(limit)s
-) AS hit ON true
-ORDER BY hit.score DESC, hit.similarity DESC, hit.episode_id
-
 -- name: recall
--- The distance expression stands alone in ORDER BY: only so is the HNSW index used.
-WITH nearest AS MATERIALIZED (
-    SELECT /* include: columns */,
-           1 - (e.embedding <=> %(embedding)b::vector) AS similarity
-    FROM public.agent_episodes AS e
-    WHERE e.embedding IS NOT NULL /* filters */
-    ORDER BY e.embedding <=> %(embedding)b::vector
-    LIMIT %(candidates)s
-)
-/* include: ranking */
-
--- name: recall_exact
--- Computes every distance under the filter: the truth, whatever the index would have found.
-WITH measured AS MATERIALIZED (
-    SELECT e.episode_id, e.embedding <=> %(embedding)b::vector AS distance
-    FROM public.agent_episodes AS e
-    WHERE e.embedding IS NOT NULL /* filters */
-), closest AS MATERIALIZED (
-    SELECT m.episode_id, m.distance
-    FROM measured AS m
-    ORDER BY m.distance, m.episode_id
-    LIMIT %(candidates)s
-), nearest AS MATERIALIZED (
-    SELECT /* include: columns */, 1 - c.distance AS similarity
-    FROM closest AS c
-    JOIN public.agent_episodes AS e USING (episode_id)
-)
-/* include: ranking */
+-- Routes, their choice and the ranking are functions of the database, for callers of SQL as well.
+SELECT r.*
+FROM pgrecall.recall_episodes(
+    %(embedding)b::vector, %(limit)s::integer, %(filter)s::jsonb, %(min_similarity)s::float8,
+    %(outcome_weight)s::float8, %(age_weight)s::float8, %(half_life)s::interval,
+    %(diversity)s::float8, %(group)s::boolean, %(route)s::text, %(explain)s::boolean) AS r

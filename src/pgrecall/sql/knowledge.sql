@@ -83,44 +83,9 @@ RETURNING /* include: columns */
 DELETE FROM public.agent_knowledge AS k
 WHERE k.knowledge_id = %(knowledge_id)s /* filters */
 
--- name: ranking
-SELECT found.candidates, hit.*
-FROM (SELECT count(*) AS candidates FROM nearest) AS found
-LEFT JOIN LATERAL (
-    SELECT n.*,
-           (1 - %(confidence_weight)s::float8) * n.similarity
-           + %(confidence_weight)s::float8 * coalesce(n.confidence, 0.5) AS score
-    FROM nearest AS n
-    WHERE n.similarity >= %(min_similarity)s::float8
-    ORDER BY score DESC, n.similarity DESC, n.knowledge_id
-    LIMIT %(limit)s
-) AS hit ON true
-ORDER BY hit.score DESC, hit.similarity DESC, hit.knowledge_id
-
 -- name: recall
-WITH nearest AS MATERIALIZED (
-    SELECT /* include: columns */,
-           1 - (k.embedding <=> %(embedding)b::vector) AS similarity
-    FROM public.agent_knowledge AS k
-    WHERE k.embedding IS NOT NULL /* filters */
-    ORDER BY k.embedding <=> %(embedding)b::vector
-    LIMIT %(candidates)s
-)
-/* include: ranking */
-
--- name: recall_exact
-WITH measured AS MATERIALIZED (
-    SELECT k.knowledge_id, k.embedding <=> %(embedding)b::vector AS distance
-    FROM public.agent_knowledge AS k
-    WHERE k.embedding IS NOT NULL /* filters */
-), closest AS MATERIALIZED (
-    SELECT m.knowledge_id, m.distance
-    FROM measured AS m
-    ORDER BY m.distance, m.knowledge_id
-    LIMIT %(candidates)s
-), nearest AS MATERIALIZED (
-    SELECT /* include: columns */, 1 - c.distance AS similarity
-    FROM closest AS c
-    JOIN public.agent_knowledge AS k USING (knowledge_id)
-)
-/* include: ranking */
+SELECT r.*
+FROM pgrecall.recall_knowledge(
+    %(embedding)b::vector, %(limit)s::integer, %(filter)s::jsonb, %(min_similarity)s::float8,
+    %(confidence_weight)s::float8, %(age_weight)s::float8, %(half_life)s::interval,
+    %(diversity)s::float8, %(route)s::text, %(explain)s::boolean) AS r

@@ -59,3 +59,13 @@ WHERE d.metric_id IN (
     WHERE m.timestamp < %(before)s /* filters */
     ORDER BY m.timestamp
     LIMIT %(limit)s)
+
+-- name: sample
+-- Queries that were posed, to be posed again exactly by whoever watches.
+INSERT INTO pgrecall.recall_samples (kind, query, wanted, filter, project_id)
+SELECT n.kind, n.query, n.wanted, n.filter::jsonb, n.project_id
+FROM (
+    SELECT unnest(%(kinds)b::text[]) AS kind, unnest(%(queries)b::vector[]) AS query,
+           unnest(%(limits)b::integer[]) AS wanted, unnest(%(filters)b::text[]) AS filter,
+           unnest(%(project_ids)b::text[]) AS project_id
+) AS n

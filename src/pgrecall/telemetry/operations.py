@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
+from pgrecall.core.routes import to_account
 from pgrecall.errors import Conflict, InvalidInput, NotFound
+from pgrecall.models import Account
 
 if TYPE_CHECKING:  # these need packages that may not be installed
     from pgrecall.telemetry.prometheus import OpenMemories
@@ -158,6 +160,12 @@ class Operation:
         finally:
             if self._spans is not None and self._span is not None:
                 self._spans.end_operation(self._span, self, error)
+
+    def account_for(self, told: Mapping[str, Any]) -> Account:
+        """Return what the database tells of this operation, a recall that ended, with its times."""
+        embed_ms = self.embedding_seconds * 1000
+        total_ms = self.seconds * 1000 + embed_ms
+        return to_account(told, embed_ms=embed_ms, total_ms=total_ms)
 
     def _fail(self, error: BaseException) -> None:
         self.failure = failure_of(error)

@@ -66,7 +66,7 @@ def test_recall_finds_the_similar_one_and_its_outcome(run: Run, project: str) ->
     near = record(run, project, "declining velocity and a large backlog", quality="0.9")
     hits = run("episodes", "recall", "large backlog", "--project", project, "--limit", "1").data
     assert [hit["episode"]["episode_id"] for hit in hits] == [near["episode_id"]]
-    assert set(hits[0]) == {"episode", "similarity", "score"}
+    assert set(hits[0]) == {"episode", "similarity", "score", "repeats", "terms"}
     good = run("episodes", "recall", "outage", "--project", project, "--min-quality", "0.8").data
     assert [hit["episode"]["outcome_quality"] for hit in good] == [0.9]
     assert run("episodes", "recall", "x", "--project", f"{project}-none").data == []

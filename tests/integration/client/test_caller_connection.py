@@ -89,10 +89,14 @@ def test_nothing_of_ours_stays_on_the_connection(
         [make_episode(embedding=[float(i + 1)] * memory.dimensions) for i in range(5)]
     )
     settings = "SELECT name, setting FROM pg_settings ORDER BY name"
+    # What loads a library brings its settings; loading it is no setting.
     caller.execute("SELECT '[1]'::vector")
+    caller.execute("DO 'BEGIN END'")
     before = caller.execute(settings).fetchall()
     assert caller.adapters.types.get("vector") is None
-    hits = memory.episodes.recall(embedding=[1.0] * memory.dimensions, connection=caller)
+    hits = memory.episodes.recall(
+        embedding=[1.0] * memory.dimensions, group_repeats=False, connection=caller
+    )
     assert len(hits) == 5
     assert memory.episodes.embeddings([hits[0].episode.episode_id], connection=caller)
     assert caller.execute(settings).fetchall() == before

@@ -164,7 +164,7 @@ def test_listing_filters(memory: Memory, make_episode: Any) -> None:
         assert memory.episodes.count(**filters) == 1, filters
     assert memory.episodes.count(with_outcome=False) == 1
     with pytest.raises(errors.InvalidInput, match="not a filter"):
-        memory.episodes.count(colour="red")
+        memory.episodes.count(colour="red")  # type: ignore[call-arg]
 
 
 def test_deleting(memory: Memory, make_episode: Any) -> None:

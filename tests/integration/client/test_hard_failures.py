@@ -85,7 +85,7 @@ def test_a_full_disk(small_disk: Path, tmp_path: Path, make_episode: Any) -> Non
                     time.sleep(0.5)
             assert again.external_id == str(stored)
             assert memory.episodes.count() == stored + 1
-            assert len(memory.episodes.recall("declining", limit=stored + 5)) == stored + 1
+            assert len(memory.episodes.list(limit=stored + 5)) == stored + 1
 
 
 def test_a_server_killed_while_agents_write(tmp_path: Path, make_episode: Any) -> None:

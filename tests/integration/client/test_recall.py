@@ -8,12 +8,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import psycopg
 import pytest
 
 from pgrecall import Memory, errors
-from pgrecall.sql import statement
-from pgrecall.testing import Database
 
 
 def unit(seed: int, dimensions: int = 64) -> list[float]:
@@ -152,25 +149,6 @@ def test_episodes_without_a_vector_are_not_found(memory: Memory, make_episode: A
 def test_an_empty_memory_recalls_nothing(memory: Memory) -> None:
     assert memory.episodes.recall("anything") == []
     assert memory.knowledge.recall("anything") == []
-
-
-@pytest.mark.parametrize("filters", [(), ("with_outcome",)])
-def test_recall_goes_through_the_vector_index(
-    memory: Memory, make_episode: Any, pgrecall_database: Database, filters: tuple[str, ...]
-) -> None:
-    """The planner believes that a sequential scan of vectors is cheap; the role knows better."""
-    memory.episodes.record_many([make_episode(embedding=unit(i)) for i in range(1000)])
-    with psycopg.connect(pgrecall_database.owner_dsn, autocommit=True) as owner:
-        owner.execute("ANALYZE agent_episodes")
-    with psycopg.connect(pgrecall_database.dsn, autocommit=True) as app:
-        plan = app.execute(
-            "EXPLAIN " + statement("episodes", "recall", filters),
-            {
-                "embedding": str(unit(5)), "candidates": 30, "limit": 10, "outcome_weight": 0.1,
-                "min_similarity": -1.0, "with_outcome": False,
-            },
-        ).fetchall()  # fmt: skip
-    assert any("Index Scan using idx_episodes_embedding" in row[0] for row in plan), plan
 
 
 def test_queries_that_cannot_be_meant(memory: Memory) -> None:

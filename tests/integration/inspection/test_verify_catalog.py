@@ -23,6 +23,11 @@ ADDED = {
     "idx_episodes_no_embedding",
     "idx_memory_metrics_accuracy",
     "uq_episodes_external_id",
+    *(
+        f"{table}.pgrecall_codes_{what}"
+        for table in ("agent_episodes", "agent_knowledge")
+        for what in ("new", "changed", "gone", "emptied")
+    ),
 }
 CORRECTED = {"agent_knowledge.chk_min_supporting_episodes", "v_memory_system_health"}
 

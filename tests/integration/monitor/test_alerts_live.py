@@ -137,22 +137,13 @@ def test_an_index_that_is_gone(stack: Stack, times: Times) -> None:
 
 
 def test_an_index_that_finds_too_little(stack: Stack, times: Times) -> None:
-    monitor = "agent_memory_monitor"
     with expect(stack, times, "PgrecallRecallQualityLow"):
-        # One candidate, and no going on: the index finds one or two of ten.
-        for name, value in (("ef_search", "1"), ("iterative_scan", "off")):
-            stack.execute(
-                f"SELECT '[1]'::vector; ALTER ROLE {monitor} IN DATABASE agent_memory "
-                f"SET hnsw.{name} = '{value}'"
-            )
-        _reconnect(stack, monitor)
-        stack.execute("DELETE FROM agent_memory_metrics WHERE recall_accuracy IS NOT NULL")
-    for name, value in (("ef_search", "100"), ("iterative_scan", "relaxed_order")):
+        # What a probe writes that found three of ten; a memory of this size is searched exactly.
         stack.execute(
-            f"SELECT '[1]'::vector; ALTER ROLE {monitor} IN DATABASE agent_memory "
-            f"SET hnsw.{name} = '{value}'"
+            "INSERT INTO agent_memory_metrics (operation_type, latency_ms, results_count, "
+            "recall_accuracy, precision) "
+            "SELECT 'recall_similar', 2, 10, 0.3, 0.3 FROM generate_series(1, 100)"
         )
-    _reconnect(stack, monitor)
     stack.execute("DELETE FROM agent_memory_metrics WHERE recall_accuracy IS NOT NULL")
     expect_clear(stack, times, "PgrecallRecallQualityLow")
 

@@ -26,6 +26,7 @@ NOT_OBSERVED = {
     "metrics.stop": "internal",
     "metrics.measure": "internal",
     "metrics.keep": "internal",
+    "metrics.sample": "internal",
 }
 IMPORT_ONLY = {"record_outcomes"}
 
@@ -55,7 +56,11 @@ CALLS: dict[str, tuple[str, int, Call]] = {
     ),
     "episodes.list": ("list_episodes", 3, lambda m, i, new: m.episodes.list(limit=3)),
     "episodes.count": ("count_episodes", 1, lambda m, i, new: m.episodes.count()),
-    "episodes.recall": ("recall_similar", 2, lambda m, i, new: m.episodes.recall("x", limit=2)),
+    "episodes.recall": (
+        "recall_similar",
+        2,
+        lambda m, i, new: m.episodes.recall("x", limit=2, group_repeats=False),
+    ),
     "episodes.delete": ("delete_episodes", 1, lambda m, i, new: m.episodes.delete(i.episodes[3])),
     "knowledge.add": (
         "add_knowledge", 1,

@@ -47,7 +47,7 @@ def test_counts_are_what_was_done(scraper: Any, open_memory: Any, make_episode: 
     first = memory.episodes.record(**make_episode())
     memory.episodes.record_many([make_episode() for _ in range(4)])
     for _ in range(7):
-        memory.episodes.recall("backlog", limit=3)
+        memory.episodes.recall("backlog", limit=3, group_repeats=False)
     memory.episodes.record_outcome(first.episode_id, quality=1)
     assert scraper.counted() == {
         "record_episode": 1,

@@ -9,13 +9,10 @@ from dataclasses import dataclass, field
 import psycopg
 
 from pgrecall.driver import Statements
-from pgrecall.driver.facts import missing_settings
-from pgrecall.driver.settings import RECALL_SETTINGS
 from pgrecall.errors import PgrecallError
 from pgrecall.ops.monitor.exposition import FAILURES, Troubles, logger
 from pgrecall.ops.monitor.host import Host
 from pgrecall.ops.monitor.link import ANSWER_SECONDS, Link
-from pgrecall.sql import load
 
 EXACT_SECONDS_A_ROW = 13e-6
 """What an exact search takes for each row, where vectors are stored out of line."""
@@ -118,15 +115,6 @@ class Sampler:
         return True
 
     def _probe(self, statements: Statements) -> int:
-        names = {"names": [*RECALL_SETTINGS]}
-        known = statements.connection.execute(load("connection")["settings"], names)
-        wanted = missing_settings({row["name"]: row["source"] for row in known})
-        if wanted:
-            # Until the end of this transaction, as a client does where the role has none.
-            statements.connection.execute(
-                load("connection")["local_settings"],
-                {"names": [*wanted], "values": [*wanted.values()]},
-            )
         budget_ms = self.probe_budget_seconds * 1000
         probes = statements.rows(
             "probe_recall", {"queries": PROBES, "limit": PROBED_RESULTS, "budget_ms": budget_ms}

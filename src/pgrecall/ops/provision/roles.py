@@ -30,6 +30,9 @@ _STATE_VIEWS = tuple(
         "knowledge_state", "task_status",
     )
 )  # fmt: skip
+_MODELS = "pgrecall.embedding_models"
+_CODES = (_MODELS, "pgrecall.episode_codes", "pgrecall.knowledge_codes")
+_SAMPLES = "pgrecall.recall_samples"
 _RECORD_RUN = (
     "pgrecall.record_run(character varying,timestamp with time zone,boolean,bigint,jsonb,"
     "timestamp with time zone)"
@@ -198,23 +201,24 @@ def wanted_grants(request: Request) -> list[Grant]:
 
     tables = tuple(f"public.{name}" for name in _TABLES)
     views = tuple(f"public.{name}" for name in _VIEWS)
-    ours = ("pgrecall.alembic_version", "pgrecall.task_runs", *_STATE_VIEWS)
+    ours = ("pgrecall.alembic_version", "pgrecall.task_runs", *_CODES, *_STATE_VIEWS)
     for purpose in ("app", "readonly", "monitor", "backup"):
         grant(purpose, "SCHEMA", ("public", "pgrecall"), ("USAGE",))
     grant("app", "DATABASE", (database,), ("CONNECT", "TEMPORARY"))
     grant("app", "TABLE", tables, _WRITE)
     grant("app", "TABLE", ("public.schema_version", *views, *ours), _READ)
     grant("app", "FUNCTION", (*_FUNCTIONS, _RECORD_RUN, *_PROBES), ("EXECUTE",))
+    grant("app", "TABLE", (_SAMPLES,), ("SELECT", "INSERT"))
     grant("app", "TABLES", ("public",), _READ)
     grant("app", "TABLES", ("pgrecall",), _WRITE)
     grant("app", "FUNCTIONS", ("public", "pgrecall"), ("EXECUTE",))
     for purpose in ("readonly", "backup"):
         grant(purpose, "DATABASE", (database,), ("CONNECT",))
-        grant(purpose, "TABLE", (*tables, "public.schema_version", *views, *ours), _READ)
+        grant(purpose, "TABLE", (*tables, "public.schema_version", *views, *ours, _SAMPLES), _READ)
         grant(purpose, "TABLES", ("public", "pgrecall"), _READ)
     grant("backup", "FUNCTION", (_RECORD_RUN,), ("EXECUTE",))
     grant("monitor", "DATABASE", (database,), ("CONNECT",))
-    grant("monitor", "TABLE", ("public.v_memory_system_health", *_STATE_VIEWS), _READ)
+    grant("monitor", "TABLE", ("public.v_memory_system_health", _MODELS, *_STATE_VIEWS), _READ)
     grant("monitor", "FUNCTION", _PROBES, ("EXECUTE",))
     for role in request.grant_to:
         grants += _single_user(database, role, (*tables, "public.schema_version", *views))
