@@ -38,7 +38,8 @@ In JSON, identifiers are text and times are ISO 8601. Listings are
 
 - **0**: all is well.
 - **1**: it failed. The server could not be reached, something does not exist, `verify` or `doctor`
-  found a failure, `episodes import` met bad lines, or you answered no.
+  found a failure, `recall-check` found less than `--least`, `episodes import` met bad lines, or you
+  answered no.
 - **2**: it was called wrongly, and nothing was changed. An unknown flag, a value that cannot be
   meant, a setting that is missing or wrong.
 - **130**: it was interrupted with Ctrl-C.

@@ -80,7 +80,7 @@ def test_the_commands_of_the_contract_exist() -> None:
         "backup": "create list verify restore rehearse prune",
         "backup pitr": "setup base status recover prune",
     }
-    alone = "init destroy dsn start stop status logs migrate verify doctor demo"
+    alone = "init destroy dsn start stop status logs migrate verify doctor recall-check demo"
     wanted = {f"pgrecall {verb}" for verb in alone.split()}
     wanted |= {f"pgrecall {noun} {verb}" for noun, verbs in nouns.items() for verb in verbs.split()}
     assert wanted <= set(ALL)

@@ -20,6 +20,7 @@ from pgrecall.cli import (
     monitor,
     output,
     pooler,
+    recall_check,
     server,
     sessions,
     transfer,
@@ -113,6 +114,7 @@ def root(
 database.register(app)
 server.register(app)
 health.register(app)
+recall_check.register(app)
 app.add_typer(episodes.app, name="episodes")
 app.add_typer(knowledge.app, name="knowledge")
 app.add_typer(sessions.app, name="sessions")

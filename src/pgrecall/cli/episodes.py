@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pgrecall.cli import options
+from pgrecall.cli import options, recalling
 from pgrecall.cli.opening import open_memory
 from pgrecall.cli.output import NARROW, Cell, Column, Printer, choose, faint, printer, quality
 
 if TYPE_CHECKING:
-    from pgrecall.models import Episode, Page, Recalled
+    from pgrecall.models import Episode, Hits, Page, Recalled
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -53,6 +53,22 @@ ExternalId = Annotated[
 ]
 EmbedWhen = Annotated[
     str, typer.Option(metavar="now|later", help="Whether to make its vector now.")
+]
+Projects = Annotated[
+    list[str] | None,
+    typer.Option("--project", metavar="ID", help="Only of this project, or of one of several."),
+]
+InPerception = Annotated[
+    str | None, typer.Option("--perception", metavar="JSON", help="Only who perceived this.")
+]
+InReasoning = Annotated[
+    str | None, typer.Option("--reasoning", metavar="JSON", help="Only whose reasoning has this.")
+]
+InAction = Annotated[
+    str | None, typer.Option("--action", metavar="JSON", help="Only whose action has this.")
+]
+InOutcome = Annotated[
+    str | None, typer.Option("--outcome", metavar="JSON", help="Only whose outcome has this.")
 ]
 
 
@@ -142,7 +158,7 @@ def _require(values: Mapping[str, Any]) -> None:
 @app.command("recall")
 def recall(
     text: Annotated[str, typer.Argument(metavar="TEXT", help="The situation, in words.")],
-    project: options.Project = None,
+    project: Projects = None,
     limit: options.Limit = 10,
     min_similarity: options.MinSimilarity = -1.0,
     min_quality: options.MinQuality = None,
@@ -151,19 +167,36 @@ def recall(
         float,
         typer.Option(metavar="W", help="How much a good outcome lifts a hit, 0 to 1."),
     ] = 0.15,
+    age_weight: recalling.AgeWeight = 0.0,
+    half_life: recalling.HalfLife = "30",
+    diversity: recalling.Diversity = 0.0,
+    group: Annotated[
+        bool,
+        typer.Option(
+            "--group/--no-group", help="Whether decisions that repeat another are one hit."
+        ),
+    ] = True,
     since: options.Since = None,
     until: options.Until = None,
     sprint: options.Sprint = None,
     decision_source: options.Source = None,
     agent_version: options.AgentVersion = None,
     with_outcome: options.WithOutcome = None,
+    perception: InPerception = None,
+    reasoning: InReasoning = None,
+    action: InAction = None,
+    outcome: InOutcome = None,
+    route: recalling.RouteName = None,
+    explain: recalling.Explain = False,
     dsn: options.Dsn = None,
     embedder: options.EmbedderName = None,
     as_json: options.JsonFlag = None,
 ) -> None:
     """Show the most similar past decisions with their outcomes, best first.
 
-    The score is (1 - W) * similarity + W * quality; an outcome that is not known counts as 0.5.
+    The score is (1 - W - A) * similarity + W * quality + A * recency; an outcome that is not known
+    counts as 0.5, and recency halves in every --half-life. With --json, --explain prints an object
+    with hits and account.
     """
     show = printer(as_json)
     filters = options.episode_filters(
@@ -175,26 +208,46 @@ def recall(
         min_quality=min_quality,
         max_quality=max_quality,
         with_outcome=with_outcome,
+        perception=options.parse_object(perception, "--perception"),
+        reasoning=options.parse_object(reasoning, "--reasoning"),
+        action=options.parse_object(action, "--action"),
+        outcome=options.parse_object(outcome, "--outcome"),
+        **_of_projects(project),
     )
+    life = recalling.parse_duration(half_life, "--half-life")
     with open_memory(dsn, embedder) as memory:
         hits = memory.episodes.recall(
             text,
-            project_id=project,
             limit=limit,
             min_similarity=min_similarity,
             outcome_weight=outcome_weight,
+            age_weight=age_weight,
+            half_life=life,
+            diversity=diversity,
+            group_repeats=group,
+            route=route,  # type: ignore[arg-type]  # checked there
+            explain=explain,
             **filters,
         )
     if show.as_json:
-        show.data(hits)
-    elif hits:
-        _table_of_hits(show, hits, one_project=project is not None)
+        show.data(recalling.as_data(hits, explain=explain))
+        return
+    if hits:
+        _table_of_hits(show, hits, one_project=project is not None and len(project) == 1)
     else:
         show.line("Nothing similar is remembered.")
+    recalling.show_account(show, hits.account)
 
 
-def _table_of_hits(show: Printer, hits: list[Recalled] | Any, *, one_project: bool) -> None:
+def _of_projects(projects: list[str] | None) -> dict[str, Any]:
+    if not projects:
+        return {}
+    return {"project_id": projects[0]} if len(projects) == 1 else {"project_ids": projects}
+
+
+def _table_of_hits(show: Printer, hits: Hits[Recalled], *, one_project: bool) -> None:
     tokens = _tokens(show)
+    repeated = any(hit.repeats for hit in hits)
     show.table(
         [
             Column(name="score", right=True),
@@ -202,6 +255,7 @@ def _table_of_hits(show: Printer, hits: list[Recalled] | Any, *, one_project: bo
             Column(name="quality", right=True),
             Column(name="when", from_width=72),
             Column(name="project", from_width=999 if one_project else 90),
+            Column(name="repeats", right=True, from_width=0 if repeated else 999),
             Column(name="what was done", wraps=True, share=4),
             Column(name="outcome", wraps=True, share=3),
             Column(name="id", from_width=150),
@@ -213,7 +267,11 @@ def _table_of_hits(show: Printer, hits: list[Recalled] | Any, *, one_project: bo
                 quality(hit.episode.outcome_quality),
                 hit.episode.timestamp.astimezone().date().isoformat(),
                 hit.episode.project_id,
-                _done(hit.episode, tokens),
+                len(hit.repeats) or faint("0"),
+                recalling.with_terms(
+                    _done(hit.episode, tokens),
+                    recalling.terms_of(hit.terms, hit.score, "outcome"),
+                ),
                 _summary(hit.episode.outcome, tokens),
                 str(hit.episode.episode_id),
             )

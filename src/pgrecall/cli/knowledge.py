@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pgrecall.cli import options
+from pgrecall.cli import options, recalling
 from pgrecall.cli.opening import open_memory
 from pgrecall.cli.output import Column, Printer, choose, faint, printer, quality
 
@@ -168,12 +168,22 @@ def recall(
     confidence_weight: Annotated[
         float, typer.Option(metavar="W", help="How much confidence lifts a hit, 0 to 1.")
     ] = 0.15,
+    age_weight: recalling.AgeWeight = 0.0,
+    half_life: recalling.HalfLife = "30",
+    diversity: recalling.Diversity = 0.0,
+    route: recalling.RouteName = None,
+    explain: recalling.Explain = False,
     dsn: options.Dsn = None,
     embedder: options.EmbedderName = None,
     as_json: options.JsonFlag = None,
 ) -> None:
-    """Show the knowledge nearest to a situation, best first."""
+    """Show the knowledge nearest to a situation, best first.
+
+    The score is (1 - W - A) * similarity + W * confidence + A * recency; recency halves in every
+    --half-life. With --json, --explain prints an object with hits and account.
+    """
     show = printer(as_json)
+    life = recalling.parse_duration(half_life, "--half-life")
     with open_memory(dsn, embedder) as memory:
         hits = memory.knowledge.recall(
             text,
@@ -184,13 +194,20 @@ def recall(
             limit=limit,
             min_similarity=min_similarity,
             confidence_weight=confidence_weight,
+            age_weight=age_weight,
+            half_life=life,
+            diversity=diversity,
+            route=route,  # type: ignore[arg-type]  # checked there
+            explain=explain,
         )
     if show.as_json:
-        show.data(hits)
-    elif hits:
+        show.data(recalling.as_data(hits, explain=explain))
+        return
+    if hits:
         _table_of_hits(show, hits)
     else:
         show.line("Nothing was learned about this yet.")
+    recalling.show_account(show, hits.account)
 
 
 def _table_of_hits(show: Printer, hits: Sequence[RecalledKnowledge]) -> None:
@@ -211,7 +228,10 @@ def _table_of_hits(show: Printer, hits: Sequence[RecalledKnowledge]) -> None:
                 quality(hit.knowledge.confidence),
                 quality(hit.knowledge.success_rate),
                 hit.knowledge.knowledge_type,
-                hit.knowledge.description,
+                recalling.with_terms(
+                    hit.knowledge.description,
+                    recalling.terms_of(hit.terms, hit.score, "confidence"),
+                ),
                 str(hit.knowledge.knowledge_id),
             )
             for hit in hits

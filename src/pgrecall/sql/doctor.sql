@@ -37,7 +37,9 @@ SELECT current_setting('server_version')                         AS version,
        to_regclass('public.agent_episodes') IS NOT NULL          AS has_episodes,
        to_regclass('public.agent_knowledge') IS NOT NULL         AS has_knowledge,
        to_regclass('public.schema_version') IS NOT NULL          AS has_schema_version,
-       to_regclass('pgrecall.alembic_version') IS NOT NULL       AS has_revision
+       to_regclass('pgrecall.alembic_version') IS NOT NULL       AS has_revision,
+       to_regclass('pgrecall.recall_samples') IS NOT NULL
+       AND to_regclass('public.agent_memory_metrics') IS NOT NULL AS has_codes
   FROM pg_database
  WHERE datname = current_database()
 
@@ -161,3 +163,116 @@ SELECT version_num::text AS revision FROM pgrecall.alembic_version
 
 -- name: schema_versions
 SELECT version::text AS version FROM public.schema_version ORDER BY version
+
+-- name: accuracy
+-- How much of the truth recalls of the last week found, where it was measured.
+SELECT count(*) AS queries, avg(recall_accuracy) AS recall, avg(precision) AS precision,
+       count(*) FILTER (WHERE recall_accuracy = 0) AS nothing_right,
+       percentile_cont(0.5) WITHIN GROUP (ORDER BY duration_ms) AS median_ms
+  FROM public.agent_memory_metrics
+ WHERE recall_accuracy IS NOT NULL AND timestamp > now() - interval '7 days'
+
+-- name: searched_indexes
+-- The vector indexes that recalls can search, with what they were built with.
+SELECT quote_ident(index.relname) AS name,
+       CASE WHEN owner.relname = 'agent_episodes' THEN 'episodes' ELSE 'knowledge' END AS kind,
+       owner.relname::text AS table_name,
+       pg_relation_size(index.oid) AS bytes,
+       (SELECT atttypmod FROM pg_attribute
+         WHERE attrelid = owner.oid AND attname = 'embedding') AS dimensions,
+       (SELECT format_type(atttypid, NULL) = 'halfvec' FROM pg_attribute
+         WHERE attrelid = index.oid AND attnum = 1) AS halved,
+       coalesce(substring(array_to_string(index.reloptions, ',') FROM '\mm=(\d+)'), '16')::integer
+         AS m,
+       coalesce(substring(array_to_string(index.reloptions, ',')
+                          FROM 'ef_construction=(\d+)'), '64')::integer AS ef_construction
+  FROM pg_index
+  JOIN pg_class AS index ON index.oid = indexrelid
+  JOIN pg_class AS owner ON owner.oid = indrelid
+  JOIN pg_am ON pg_am.oid = index.relam
+ WHERE owner.oid IN (to_regclass('public.agent_episodes'), to_regclass('public.agent_knowledge'))
+   AND amname = 'hnsw' AND indisvalid AND indpred IS NULL
+ ORDER BY name
+
+-- name: role_ef_search
+-- What the application role searches the index with; 40, pgvector's own default, counts as not set.
+SELECT coalesce(nullif(max(split_part(setting, '=', 2)), '40'), '100')::integer AS ef_search
+  FROM pg_db_role_setting
+  JOIN pg_database ON datname = current_database()
+  JOIN pg_roles ON pg_roles.oid = setrole AND rolname = %(role)s
+ CROSS JOIN unnest(setconfig) AS setting
+ WHERE setdatabase = pg_database.oid AND split_part(setting, '=', 1) = 'hnsw.ef_search'
+
+-- name: models
+SELECT model, dimensions, coded FROM pgrecall.embedding_models WHERE serving
+
+-- name: patience
+SELECT set_config('statement_timeout', %(milliseconds)s::text, true)
+
+-- name: codes
+-- Vectors without their code, and codes without their vector: some, not more than matter. A code is
+-- made anew for a few vectors, to see whether it is still theirs.
+WITH serving AS (
+    SELECT model, pgrecall.thresholds(dimensions) AS thresholds, dimensions
+      FROM pgrecall.embedding_models WHERE serving
+), looked_at AS MATERIALIZED (
+    SELECT embedding, code
+      FROM (SELECT episode_id, project_id, embedding FROM public.agent_episodes
+             WHERE embedding IS NOT NULL ORDER BY episode_id LIMIT %(compared)s) AS episodes
+      JOIN pgrecall.episode_codes AS c USING (episode_id, project_id)
+     WHERE c.model = (SELECT model FROM serving)
+     UNION ALL
+    SELECT embedding, code
+      FROM (SELECT knowledge_id, coalesce(project_id, '') AS project_id, embedding
+              FROM public.agent_knowledge
+             WHERE embedding IS NOT NULL ORDER BY knowledge_id LIMIT %(compared)s) AS knowledge
+      JOIN pgrecall.knowledge_codes AS c USING (knowledge_id, project_id)
+     WHERE c.model = (SELECT model FROM serving)
+)
+SELECT (SELECT count(*)
+          FROM (SELECT FROM public.agent_episodes AS e
+                 WHERE embedding IS NOT NULL
+                   AND NOT EXISTS (SELECT FROM pgrecall.episode_codes AS c
+                                    WHERE c.episode_id = e.episode_id
+                                      AND c.project_id = e.project_id
+                                      AND c.model = (SELECT model FROM serving))
+                 LIMIT %(most)s) AS missing) AS episodes_missing,
+       (SELECT count(*)
+          FROM (SELECT FROM pgrecall.episode_codes AS c
+                 WHERE model = (SELECT model FROM serving)
+                   AND NOT EXISTS (SELECT FROM public.agent_episodes AS e
+                                    WHERE e.episode_id = c.episode_id
+                                      AND e.project_id = c.project_id
+                                      AND e.embedding IS NOT NULL)
+                 LIMIT %(most)s) AS orphaned) AS episodes_orphaned,
+       (SELECT count(*)
+          FROM (SELECT FROM public.agent_knowledge AS k
+                 WHERE embedding IS NOT NULL
+                   AND NOT EXISTS (SELECT FROM pgrecall.knowledge_codes AS c
+                                    WHERE c.knowledge_id = k.knowledge_id
+                                      AND c.project_id = coalesce(k.project_id, '')
+                                      AND c.model = (SELECT model FROM serving))
+                 LIMIT %(most)s) AS missing) AS knowledge_missing,
+       (SELECT count(*)
+          FROM (SELECT FROM pgrecall.knowledge_codes AS c
+                 WHERE model = (SELECT model FROM serving)
+                   AND NOT EXISTS (SELECT FROM public.agent_knowledge AS k
+                                    WHERE k.knowledge_id = c.knowledge_id
+                                      AND coalesce(k.project_id, '') = c.project_id
+                                      AND k.embedding IS NOT NULL)
+                 LIMIT %(most)s) AS orphaned) AS knowledge_orphaned,
+       (SELECT count(*) FROM looked_at, serving
+         WHERE vector_dims(embedding) = dimensions
+           AND code <> pgrecall.code(embedding, thresholds)) AS stale,
+       (SELECT count(*) FROM looked_at) AS compared
+
+-- name: triggers
+-- Those that keep the codes, whether they are there or not.
+SELECT relation.name AS table_name, wanted.name, tgenabled IS NOT NULL AS present,
+       coalesce(tgenabled IN ('O', 'A'), false) AS enabled
+  FROM (VALUES ('agent_episodes'), ('agent_knowledge')) AS relation (name)
+ CROSS JOIN (VALUES ('pgrecall_codes_new'), ('pgrecall_codes_changed'),
+                    ('pgrecall_codes_gone'), ('pgrecall_codes_emptied')) AS wanted (name)
+  LEFT JOIN pg_trigger
+    ON tgrelid = to_regclass('public.' || relation.name) AND tgname = wanted.name
+ ORDER BY relation.name, wanted.name

@@ -108,7 +108,7 @@ SELECT index.relname::text AS name,
 
 -- name: hnsw_indexes
 -- In the whole database, as the specification counts them. Others' temporary tables don't count.
-SELECT format('%I.%I', nspname, index.relname) AS name
+SELECT format('%I.%I', nspname, index.relname) AS name, pg_get_indexdef(index.oid) AS definition
   FROM pg_class AS index
   JOIN pg_am ON pg_am.oid = index.relam AND amname = 'hnsw'
   JOIN pg_namespace ON pg_namespace.oid = relnamespace

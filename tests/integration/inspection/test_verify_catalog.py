@@ -92,3 +92,17 @@ def test_another_query_behind_a_view_is_a_warning(
     check = by_id(verify(pgrecall_database.owner_dsn))["catalog-views"]
     assert check.status == "warning"
     assert "v_memory_system_health expected: SELECT" in check.evidence
+
+
+def test_an_index_built_with_more_care_is_as_specified(pgrecall_database: Database) -> None:
+    for care, status in ((200, "passed"), (32, "failed")):
+        with psycopg.connect(pgrecall_database.owner_dsn, autocommit=True) as owner:
+            owner.execute("DROP INDEX idx_episodes_embedding")
+            owner.execute(
+                "CREATE INDEX idx_episodes_embedding ON agent_episodes USING hnsw "
+                f"(embedding vector_cosine_ops) WITH (m = 16, ef_construction = {care})".encode()
+            )
+        found = {check.id: check for check in verify(pgrecall_database.owner_dsn)}
+        assert found["step-4"].status == found["catalog-indexes"].status == status
+        assert f"ef_construction='{care}'" in found["step-4"].evidence
+        assert found["TC-DB-005"].status == "passed"

@@ -10,9 +10,9 @@ down_revision = "1.2.0"
 
 def upgrade() -> None:
     """Keep codes from now on, code what is there while agents write, then make the rest."""
-    run("1.3.0", "models", "codes", "coding", "upkeep", "triggers", "code_all")
+    run("1.3.0_codes", "coding", "models", "codes", "upkeep", "triggers", "code_all")
     with outside_transaction():
         # Commits by itself, a batch at a time.
-        run("1.3.0", "code_all_now", "analyze")
-    run("1.3.0", "costs", "conditions", "source", "choice", "search", "ranking", "recall")
-    run("1.3.0", "measuring", "rights", "record")
+        run("1.3.0_codes", "code_all_now", "analyze")
+    run("1.3.0_routes")
+    run("1.3.0_recall")

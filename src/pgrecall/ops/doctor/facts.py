@@ -13,6 +13,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from pgrecall import driver
+from pgrecall.ops.doctor.recall import Codes, Recall, examine_codes, examine_recall
 from pgrecall.ops.local import is_local
 from pgrecall.sql import load
 
@@ -59,6 +60,7 @@ class Server:
     has_knowledge: bool
     has_schema_version: bool
     has_revision: bool
+    has_codes: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +144,8 @@ class Facts:
         weak_passwords: Login roles whose password isn't kept as SCRAM; for superusers only.
         evidence_constraint: Definition of the check on supporting episodes.
         revision: The revision that Alembic recorded.
+        recall: How much of the truth recalls find.
+        codes: Whether every vector has its code.
         embedder_dimensions: What the configured embedder makes.
         pool_size: Connections that one client opens at most.
     """
@@ -161,6 +165,8 @@ class Facts:
     dangling_evidence: Rows | None
     revision: str | None
     schema_versions: tuple[str, ...] | None
+    recall: Recall | None
+    codes: Codes | None
     embedder_dimensions: int | None
     pool_size: int
 
@@ -199,6 +205,7 @@ def gather(
     (server,) = rows("server", Server)
     pooled = driver.is_pooled(connection, server.backend_pid)
     both = server.has_knowledge and server.has_episodes
+    coded = both and server.has_codes
     return Facts(
         server=server,
         pooled=pooled,
@@ -215,6 +222,8 @@ def gather(
         dangling_evidence=rows("dangling_evidence", Rows)[0] if both else None,
         revision=next(iter(values("revision")), None) if server.has_revision else None,
         schema_versions=values("schema_versions") if server.has_schema_version else None,
+        recall=examine_recall(connection, role_prefix=server.role_prefix) if coded else None,
+        codes=examine_codes(connection) if coded else None,
         embedder_dimensions=embedder_dimensions,
         pool_size=pool_size,
     )

@@ -241,7 +241,8 @@ def _of_indexes(objectives: Objectives) -> tuple[Alert, ...]:
             summary="The vector index misses what it should find",
             description="It found {{ $value | humanizePercentage }} of the truly nearest episodes "
             f"in the last hour, the objective is {objectives.index_recall_ratio:.0%}. "
-            "Look at hnsw.ef_search and at how many rows are dead first.",
+            "pgrecall recall-check --ef-search 100,200,400 tells what a longer search would bring; "
+            "look at how many rows are dead as well.",
             guarded_by="CollectorFailing",
         ),
         Alert(

@@ -51,6 +51,9 @@ _DIMENSIONS = "{dimensions}"
 _ELEMENT = re.compile(r"\(('(?:[^']|'')*'::character varying)\)::text")
 _LIST = re.compile(rf"ARRAY\[((?:{_ELEMENT.pattern}(?:, )?)+)\]")
 
+_CARE = re.compile(r"ef_construction='?([0-9]+)'?")
+_SPECIFIED = "ef_construction='64'"
+
 Catalog: TypeAlias = Mapping[str, Mapping[str, str]]
 """Section, then object, then its definition."""
 
@@ -80,11 +83,13 @@ class Difference:
 
 
 def as_written(definition: str) -> str:
-    """Undo what a dump and its restore do to a list of texts: each element gets a cast of its own.
+    """Return a definition as the specification writes what means the same, or is better.
 
-    PostgreSQL prints ``IN ('a', 'b')`` of a varchar with one cast around the list; read again,
-    that becomes a list of casts, which means the same.
+    PostgreSQL prints ``IN ('a', 'b')`` of a varchar with one cast around the list; after a dump and
+    its restore each element has a cast of its own. A vector index that was built with more care,
+    as ``doctor`` proposes for large memories, does what is specified.
     """
+    definition = _CARE.sub(lambda m: _SPECIFIED if int(m[1]) > 64 else m[0], definition)
 
     def joined(match: re.Match[str]) -> str:
         elements = _ELEMENT.sub(r"\1", match[1])

@@ -112,7 +112,8 @@ def vector_indexes(subject: Subject) -> Seen:
         for name in _HNSW
         if found.get(name) != wanted[name]
     ]
-    names = [row["name"] for row in subject.session.rows("hnsw_indexes")]
+    rows = subject.session.rows("hnsw_indexes")
+    names = [row["name"] for row in rows]
     if len(names) != len(_HNSW):
         faults.append(f"{len(names)} HNSW indexes instead of 2: {', '.join(names) or 'none'}")
     if faults:
@@ -122,7 +123,7 @@ def vector_indexes(subject: Subject) -> Seen:
             "drop what is superfluous or invalid, and create what is missing as expected above, "
             "with CREATE INDEX CONCURRENTLY while agents are at work",
         )
-    return Seen("passed", f"2 HNSW indexes, valid: {'; '.join(wanted[name] for name in _HNSW)}")
+    return Seen("passed", f"2 HNSW indexes, valid: {'; '.join(row['definition'] for row in rows)}")
 
 
 def search_results(subject: Subject) -> Seen:
