@@ -34,7 +34,7 @@ LEAST_SHARE: Final = f"least(1, 2.5 * wanted / {MOST_VISITED}.0)"
 
 _VECTOR = "(0.003 + 0.0000017 * dimensions)"  # fetching a vector and measuring it
 _CODE = "(0.0001 + 0.00000018 * dimensions + 0.0045 * joined)"  # reading and comparing a code
-_MEASURED = "least(matching, greatest(60, 8 * wanted))"
+_MEASURED = "least(matching, greatest(80, 8 * wanted))"
 _VISITED = "greatest(100, 2.5 * wanted * rows / matching)"
 _CODES = f"(0.5 + matching * {_CODE} + {_MEASURED} * {_VECTOR})"
 # What the index finds is not certain, and may not be found: a project's rows lie together, far from
@@ -62,7 +62,7 @@ class Situation:
         wanted: Rows that are wanted.
         dimensions: Of the vectors.
         filtered: 1 if there is a filter, else 0.
-        joined: 1 if the filter looks at more than the project, so that codes must be joined with
+        joined: 1 if the filter looks at more than projects, so that codes must be joined with
             their rows; else 0.
         indexed: Whether a valid HNSW index is there.
         coded: Whether every vector has its code.

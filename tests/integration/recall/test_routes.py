@@ -15,6 +15,7 @@ from pgrecall.core.routes import Situation, choose, costs
 from pgrecall.models import EpisodeFilters, Route
 
 Matches = Callable[[dict[str, Any]], bool]
+ROUTED: tuple[Route | None, ...] = (None, "exact", "codes")
 
 
 def filters_at_random(rng: np.random.Generator) -> tuple[EpisodeFilters, Matches]:
@@ -78,14 +79,28 @@ def test_random_filters_against_the_truth(world: Filled, route: Route | None) ->
 
 
 def test_all_that_there_are_if_fewer_match_than_wanted(world: Filled) -> None:
-    routes: tuple[Route | None, ...] = (None, "exact", "codes")
     for project in ("p3", "p4", "p-none"):
         matching = sum(row["project_id"] == project for row in world.rows)
-        for route in routes:
+        for route in ROUTED:
             hits = world.memory.episodes.recall(
                 embedding=world.query(known=False), limit=1000, project_id=project, route=route
             )  # fmt: skip
             assert len(hits) == matching
+
+
+def test_several_projects_by_codes_alone(world: Filled) -> None:
+    for ids in (["p1", "p2"], ["p4", "p4"], [], ["nobody"]):
+        matching = sum(row["project_id"] in ids for row in world.rows)
+        for route in ROUTED:
+            hits = world.memory.episodes.recall(
+                embedding=world.query(known=True), limit=2000, route=route, project_ids=ids,
+                explain=True, group_repeats=False,
+            )  # fmt: skip
+            assert len(hits) == matching
+            assert hits.account is not None
+            if route == "codes":
+                read = [step for step in hits.account.plan if step.on == "episode_codes"]
+                assert [step.step for step in read] == ["Index Only Scan"]
 
 
 def test_more_than_any_setting_of_the_index_allows(world: Filled) -> None:

@@ -153,7 +153,8 @@ BEGIN
                         AND (v_choice.coded OR c.route <> 'codes')))[1]
       INTO v_choice.costs, v_choice.route
       FROM pgrecall.route_costs(v_choice.rows, v_choice.matching, p_count, p_dimensions,
-                                (v_where <> '')::int, (p_filter - 'project_id' <> '{}')::int) AS c;
+                                (v_where <> '')::int,
+                                (p_filter - ARRAY['project_id', 'project_ids'] <> '{}')::int) AS c;
     RETURN v_choice;
 END
 $choose_route$;
@@ -192,7 +193,8 @@ END
 $measure$;
 
 -- Reads the codes of all that match, then measures those with the nearest codes until the best of
--- them stand well in front: the last of the best within the first half of what was measured.
+-- them stand well in front: the last of the best within the first half of what was measured, and
+-- even nearer where few are wanted, of which each counts for more.
 CREATE FUNCTION pgrecall.nearest_by_codes(
     p_kind text, p_query vector, p_count integer, p_filter jsonb, p_explain boolean
 ) RETURNS pgrecall.found
@@ -203,9 +205,9 @@ DECLARE
     v_where  text := pgrecall.filter_conditions(p_kind, p_filter);
     v_model  pgrecall.embedding_models;
     v_code   "bit";
-    v_most   integer := greatest(40 * p_count, 600);
+    v_most   integer := greatest(40 * p_count, 800);
     v_begin  integer := 1;
-    v_end    integer := greatest(4 * p_count, 60);
+    v_end    integer := greatest(4 * p_count, 80);
     v_scan   text;
     v_pool   uuid[];
     v_plan   jsonb := '[]';
@@ -213,11 +215,14 @@ DECLARE
     v_more   pgrecall.found;
     v_last   integer;
 BEGIN
-    IF p_kind = 'episodes' AND p_filter - 'project_id' = '{}' THEN
+    IF p_kind = 'episodes' AND p_filter - ARRAY['project_id', 'project_ids'] = '{}' THEN
         -- The index on the codes holds all that is asked for.
-        v_scan := format('%s AS c WHERE %s', v_source.codes,
-                         coalesce('c.project_id = ' || quote_literal(p_filter ->> 'project_id'),
-                                  'true'));
+        v_scan := format('%s AS c WHERE %s AND %s', v_source.codes,
+            coalesce('c.project_id = ' || quote_literal(p_filter ->> 'project_id'), 'true'),
+            CASE WHEN jsonb_typeof(p_filter -> 'project_ids') = 'array'
+                 THEN format('c.project_id = ANY (%L::text[])', ARRAY(
+                          SELECT jsonb_array_elements_text(p_filter -> 'project_ids')))
+                 ELSE 'true' END);
     ELSE
         v_scan := format('%s AS c JOIN %s AS t ON t.%3$I = c.%3$I AND c.project_id = %s '
                          'WHERE t.embedding IS NOT NULL%s', v_source.codes, v_source.relation,
@@ -247,7 +252,7 @@ BEGIN
         SELECT max(array_position(v_pool, best.id)) INTO v_last
           FROM (SELECT n.id FROM unnest(v_found.ids, v_found.distances) AS n (id, distance)
                  ORDER BY n.distance LIMIT p_count) AS best;
-        v_found.complete := v_last <= v_end / 2
+        v_found.complete := v_last <= v_end * CASE WHEN p_count < 30 THEN 0.4 ELSE 0.5 END
             OR v_end >= cardinality(v_pool) AND cardinality(v_pool) < v_most;
         EXIT WHEN v_found.complete OR v_end >= cardinality(v_pool);
         v_begin := v_end + 1;
