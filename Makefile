@@ -60,10 +60,13 @@ generate: setup ## Make the files that are made from others
 	$(BIN)/python tools/dashboards.py
 	$(BIN)/python tools/chart.py
 
-bench: setup ## Measure against the floor (the same SQL on a raw connection), and what observing and backups cost
+bench: setup ## Measure recall, against the floor (the same SQL on a raw connection), and what observing and backups cost
+	$(BIN)/python -m venv --without-pip $(VENV)/peers
+	$(BIN)/python -m pip --python $(VENV)/peers/bin/python install --quiet --disable-pip-version-check --group bench
 	$(BIN)/python -m benchmarks.floor
 	$(BIN)/python -m benchmarks.observing
 	$(BIN)/python -m benchmarks.backing_up
+	$(BIN)/python -m benchmarks.recall
 
 chaos: setup ## Break servers, connections, disks and runs half-way, and count what was lost
 	@tools/system_packages.sh $(PACKAGES)

@@ -39,7 +39,7 @@ _VISITED = "greatest(100, 2.5 * wanted * rows / matching)"
 _CODES = f"(0.5 + matching * {_CODE} + {_MEASURED} * {_VECTOR})"
 # What the index finds is not certain, and may not be found: a project's rows lie together, far from
 # a query that is about something else.
-_DOUBT = 2.0
+_DOUBT = 3.0
 _IN_VAIN = f"filtered * (0.5 - 0.4 * joined) * {_CODES}"
 
 FORMULAS: Final[Mapping[str, str]] = MappingProxyType(
