@@ -45,6 +45,7 @@ def floor(stored: Stored, rounds: int) -> Part:
             accuracy(ask, truth) for ask in (asking(memory, queries), asking_raw(raw, queries))
         ]
         first = take_turns(plain, rounds, warm_up=QUERIES)
+        steady = take_turns(plain, rounds, warm_up=QUERIES, burst=BURST)
         weighed = {
             "client": recalling(memory, queries, outcome_weight=0.15),
             "raw": timed(asking_raw(raw, queries, CANDIDATES)),
@@ -56,11 +57,14 @@ def floor(stored: Stored, rounds: int) -> Part:
         measures=[
             middle("recall / raw statement: p50", first["client"], first["raw"], 1.15, note),
             tail("recall / raw statement: p95", first["client"], first["raw"], 1.25),
+            middle(f"the same in bursts of {BURST}: p50", steady["client"], steady["raw"]),
+            tail(f"the same in bursts of {BURST}: p95", steady["client"], steady["raw"]),
             middle("recall weighing outcomes / raw LIMIT 30: p50", second["client"], second["raw"]),
             tail("recall weighing outcomes / raw LIMIT 30: p95", second["client"], second["raw"]),
         ],
         facts={
             "by similarity": {name: figures(taken) for name, taken in first.items()},
+            "in bursts": {name: figures(taken) for name, taken in steady.items()},
             "weighing outcomes": {name: figures(taken) for name, taken in second.items()},
             "recall": {"client": equal[0].recall, "raw": equal[1].recall},
         },

@@ -76,9 +76,10 @@ def _floor(axes: Any, results: Results) -> None:
 
 
 def _accuracy(axes: Any, results: Results) -> None:
-    found = {"specification's index": results["accuracy"]["specified"]}
-    if "accuracy_rebuilt" in results:
-        found["ef_construction 200"] = results["accuracy_rebuilt"]["proposed"]
+    found = {"specification's index": results["accuracy"]["specified, all"]}
+    for name, one in results.get("accuracy_rebuilt", {}).items():
+        if name.isdigit():
+            found[f"ef_construction 200,\nef_search {name}"] = one
     labels = [f"{name}\n{one['nothing']} of {one['queries']} found nothing right"
               for name, one in found.items()]  # fmt: skip
     _bars(axes, labels, {"recall@10": [one["recall"] for one in found.values()]}, "recall@10", 4)

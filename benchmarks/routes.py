@@ -34,16 +34,19 @@ OF_A_PROJECT = 80
 CHOSEN, UNFILTERED = "chosen", "unfiltered"
 ROUTES: tuple[Route, ...] = get_args(Route)
 STRATEGIES: Mapping[str, Route | None] = {CHOSEN: None, **{route: route for route in ROUTES}}
+WIDTHS = (100, 200, 400)
+"""Values of ``hnsw.ef_search`` that are proposed, one after another."""
 SECONDS = 30.0
 """How long a pair is timed at most, once there are 100 rounds."""
 
 
 def without_filter(stored: Stored) -> Part:
     """Measure what unfiltered recalls find with the index as it stands."""
-    queries, strange = _questions(stored)
+    queries, about, strange = _questions(stored)
     with stored.client() as memory, stored.raw() as raw:
         truth = stored.nearest(queries)
         seen = accuracy(asking(memory, queries), truth)
+        alike = accuracy(asking(memory, about), stored.nearest(about))
         unlike = accuracy(asking(memory, strange), stored.nearest(strange))
         beside = accuracy(asking_raw(raw, queries), truth)
         route = _route(memory, queries[0], {})
@@ -51,45 +54,62 @@ def without_filter(stored: Stored) -> Part:
         name="accuracy",
         measures=[
             Measure(name="recall@10, specification's index", value=seen.recall, target=0.985,
-                    least=True, note=f"{seen.queries} queries, route {route}; "
-                    f"raw statement {beside.recall:.4f}"),
-            Measure(name="queries that found nothing right, the same", value=seen.nothing,
-                    note=f"raw statement {beside.nothing}"),
-            Measure(name="recall@10, the same, queries like nothing there is", value=unlike.recall,
-                    note=f"{unlike.queries} queries, {unlike.nothing} found nothing right"),
+                    least=True, note=f"{seen.queries} queries, a third like nothing there is; "
+                    f"{seen.nothing} found nothing right; raw statement {beside.recall:.4f}"),
+            *_apart("specification's index", alike, unlike),
         ],
-        facts={"specified": asdict(seen), "specified, no topic": asdict(unlike),
-               "raw": asdict(beside), "route": route},
+        facts={"specified": asdict(alike), "specified, no topic": asdict(unlike),
+               "specified, all": asdict(seen), "raw": asdict(beside), "route": route},
     )  # fmt: skip
 
 
 def rebuilt(stage: Stage, stored: Stored) -> Part:
-    """Build the index that is proposed for many episodes, and measure again."""
+    """Build the index that is proposed for many episodes, and measure again.
+
+    The proposals of ``doctor`` are followed to their end: the new index, then a longer search.
+    """
     seconds = stage.build(stored, PROPOSED)
-    queries, strange = _questions(stored)
-    with stored.client() as memory:
-        seen = accuracy(asking(memory, queries), stored.nearest(queries))
-        unlike = accuracy(asking(memory, strange), stored.nearest(strange))
-        route = _route(memory, queries[0], {})
-    note = f"ef_construction {PROPOSED}, built in {seconds:.0f} s"
-    return Part(
-        name="accuracy_rebuilt",
-        measures=[
-            Measure(name="recall@10, rebuilt", value=seen.recall, target=0.99, least=True,
-                    note=f"{note}, route {route}"),
-            Measure(name="queries that found nothing right, rebuilt", value=seen.nothing,
-                    target=0),
-            Measure(name="recall@10, rebuilt, queries like nothing there is", value=unlike.recall,
-                    note=f"{unlike.queries} queries, {unlike.nothing} found nothing right"),
-        ],
-        facts={"proposed": asdict(seen), "proposed, no topic": asdict(unlike), "route": route},
-    )  # fmt: skip
+    queries, about, strange = _questions(stored)
+    truth = stored.nearest(queries)
+    measures, facts = [], {}
+    for width in WIDTHS:
+        stored.search_width(width)
+        with stored.client() as memory:
+            seen = accuracy(asking(memory, queries), truth)
+            alike = accuracy(asking(memory, about), stored.nearest(about))
+            unlike = accuracy(asking(memory, strange), stored.nearest(strange))
+        last = width == WIDTHS[-1]
+        name = f"rebuilt, ef_search {width}"
+        measures += [
+            Measure(name=f"recall@10, {name}", value=seen.recall, least=True,
+                    target=0.99 if last else None,
+                    note=f"ef_construction {PROPOSED}, built in {seconds:.0f} s"),
+            Measure(name=f"queries that found nothing right, {name}", value=seen.nothing,
+                    target=0 if last else None),
+            *_apart(name, alike, unlike),
+        ]  # fmt: skip
+        facts[str(width)] = asdict(seen)
+        if width == WIDTHS[0]:
+            facts |= {"proposed": asdict(alike), "proposed, no topic": asdict(unlike)}
+    stored.search_width(WIDTHS[0])
+    return Part(name="accuracy_rebuilt", measures=measures, facts=facts)
 
 
-def _questions(stored: Stored) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return new queries of topics that there are, and half as many of none."""
+def _apart(name: str, alike: Accuracy, unlike: Accuracy) -> list[Measure]:
+    return [
+        Measure(name=f"recall@10, {name}, queries {kind}", value=seen.recall,
+                note=f"{seen.queries} queries, {seen.nothing} found nothing right")
+        for kind, seen in (("of topics there are", alike), ("like nothing there is", unlike))
+    ]  # fmt: skip
+
+
+Vectors = NDArray[np.float32]
+
+
+def _questions(stored: Stored) -> tuple[Vectors, Vectors, Vectors]:
+    """Return new queries: all, those of topics that there are, and the third that is of none."""
     queries = stored.world.vectors(3 * QUERIES // 2, queries=True)
-    return np.delete(queries, np.s_[::3], axis=0), queries[::3]
+    return queries, np.delete(queries, np.s_[::3], axis=0), queries[::3]
 
 
 def _route(memory: Memory, query: NDArray[np.float32], filters: dict[str, Any]) -> str:

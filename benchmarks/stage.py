@@ -18,6 +18,7 @@ import psycopg
 from numpy.typing import NDArray
 from pgvector.psycopg import register_vector
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.json import Jsonb, set_json_loads
 
 from benchmarks.comparing import LIMIT, Call, timed
@@ -91,6 +92,16 @@ class Stored:
     def client(self) -> Memory:
         """Open a client as an application would, metrics on."""
         return Memory.open(self.base.dsn, embedder="none", settings=self.base.settings)
+
+    def search_width(self, rows: int) -> None:
+        """Let the client's role keep so many rows while the index is searched."""
+        role = conninfo_to_dict(self.base.dsn)["user"]
+        with psycopg.connect(self.base.admin_dsn, autocommit=True) as admin:
+            admin.execute("SELECT '[1]'::vector")  # loads the library, whose setting it is
+            admin.execute(
+                f'ALTER ROLE "{role}" IN DATABASE "{self.base.name}" '
+                f"SET hnsw.ef_search = {rows}".encode()
+            )
 
     def raw(self) -> psycopg.Connection[Any]:
         """Return the fastest connection there is, with the settings of the fastest search."""

@@ -13,7 +13,8 @@ ROWS = (
     "recall / raw statement: p95",
     "recall weighing outcomes / raw LIMIT 30: p50",
     "recall@10, specification's index",
-    "queries that found nothing right, the same",
+    "recall@10, specification's index, queries like nothing there is",
+    "the same in bursts of 8: p50",
     *(
         f"filter to 1 %, {name}: p50 / exact"
         for name in ("project", "decision_source", "perception", "time")
@@ -21,8 +22,8 @@ ROWS = (
     "through PgBouncer / direct: p50",
     "20 → 300 episodes: p50",
     "recall / faiss HNSW in process: p50",
-    "recall@10, rebuilt",
-    "queries that found nothing right, rebuilt",
+    "recall@10, rebuilt, ef_search 400",
+    "queries that found nothing right, rebuilt, ef_search 400",
     *(f"recall / {peer}: p50" for peer in ("LangGraph", "LangChain", "Chroma")),
     "recall / Chroma, filtered to 1 %: p50",
 )

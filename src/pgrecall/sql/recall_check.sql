@@ -46,7 +46,11 @@ SELECT coalesce((near.hits).distances, '{}') AS distances,
        near.routes[cardinality(near.routes)] AS route,
        near.choose_ms + near.search_ms       AS milliseconds,
        (near.choice).ordering IS NOT NULL
-       AND (near.choice).costs -> 'index' <> 'null' AS indexable
+       AND EXISTS (SELECT FROM pgrecall.route_costs(
+                        (near.choice).rows, (near.choice).matching, %(wanted)s::integer,
+                        vector_dims(%(query)s::vector), (near.choice).filtered,
+                        (near.choice).joined) AS c
+                    WHERE c.route = 'index' AND c.milliseconds IS NOT NULL) AS indexable
   FROM pgrecall.nearest(%(kind)s, %(query)s::vector, %(wanted)s, %(filter)s::jsonb,
                         %(route)s, false) AS near
 

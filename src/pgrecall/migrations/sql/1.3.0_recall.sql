@@ -83,8 +83,8 @@ $diversify$;
 
 -- What a recall did, and why: the steps of its plans, without the vectors that they name.
 CREATE FUNCTION pgrecall.account(
-    p_routes text[], p_choice pgrecall.choice, p_wanted integer, p_plans jsonb,
-    p_choose_ms double precision, p_search_ms double precision
+    p_routes text[], p_choice pgrecall.choice, p_wanted integer, p_dimensions integer,
+    p_plans jsonb, p_choose_ms double precision, p_search_ms double precision
 ) RETURNS jsonb
 LANGUAGE sql STABLE
 AS $account$
@@ -108,7 +108,10 @@ AS $account$
         'considered', coalesce(sum(rows + removed) FILTER (
             WHERE step LIKE '%Scan' AND "on" IN ('agent_episodes', 'agent_knowledge',
                                                  'episode_codes', 'knowledge_codes')), 0),
-        'expected_ms', (p_choice).costs,
+        'expected_ms', (SELECT jsonb_object_agg(c.route, round(c.milliseconds::numeric, 2))
+                          FROM pgrecall.route_costs(
+                              (p_choice).rows, (p_choice).matching, p_wanted, p_dimensions,
+                              (p_choice).filtered, (p_choice).joined) AS c),
         'indexed', (p_choice).ordering IS NOT NULL,
         'coded', coalesce((p_choice).coded, false),
         'choose_ms', p_choose_ms,
@@ -173,8 +176,9 @@ BEGIN
                              p_half_life) AS r;
     END IF;
     IF p_explain THEN
-        v_account := pgrecall.account(v_near.routes, v_near.choice, v_wanted, v_hits.plans,
-                                      v_near.choose_ms, v_near.search_ms);
+        v_account := pgrecall.account(v_near.routes, v_near.choice, v_wanted,
+                                      vector_dims(p_query), v_hits.plans, v_near.choose_ms,
+                                      v_near.search_ms);
     END IF;
     RETURN QUERY
     SELECT e.episode_id, e.project_id, e.timestamp, e.perception, e.reasoning, e.action, e.outcome,
@@ -240,8 +244,9 @@ BEGIN
                              p_half_life) AS r;
     END IF;
     IF p_explain THEN
-        v_account := pgrecall.account(v_near.routes, v_near.choice, v_wanted, v_hits.plans,
-                                      v_near.choose_ms, v_near.search_ms);
+        v_account := pgrecall.account(v_near.routes, v_near.choice, v_wanted,
+                                      vector_dims(p_query), v_hits.plans, v_near.choose_ms,
+                                      v_near.search_ms);
     END IF;
     RETURN QUERY
     SELECT k.knowledge_id, k.knowledge_type, k.content, k.description, k.confidence,

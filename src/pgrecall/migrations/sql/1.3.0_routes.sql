@@ -28,6 +28,9 @@ DECLARE
     v_value      jsonb;
     v_text       text;
 BEGIN
+    IF p_filter = '{}' THEN
+        RETURN '';
+    END IF;
     IF jsonb_typeof(p_filter) <> 'object' THEN
         RAISE EXCEPTION 'the filter is % instead of an object', p_filter
               USING ERRCODE = 'invalid_parameter_value';
@@ -76,12 +79,14 @@ $filter_conditions$;
 -- name: source
 -- What a search of a kind reads.
 CREATE OR REPLACE FUNCTION pgrecall.source(
-    p_kind text, OUT relation text, OUT id text, OUT project text, OUT columns text, OUT codes text)
+    p_kind text, OUT relation text, OUT index text, OUT id text, OUT project text,
+    OUT columns text, OUT codes text)
 LANGUAGE plpgsql IMMUTABLE
 AS $source$
 BEGIN
     IF p_kind = 'episodes' THEN
         relation := 'public.agent_episodes';
+        index := 'public.idx_episodes_embedding';
         id := 'episode_id';
         project := 't.project_id';
         columns := 't.episode_id AS id, t.embedding <=> $1 AS distance, '
@@ -89,6 +94,7 @@ BEGIN
         codes := 'pgrecall.episode_codes';
     ELSIF p_kind = 'knowledge' THEN
         relation := 'public.agent_knowledge';
+        index := 'public.idx_knowledge_embedding';
         id := 'knowledge_id';
         project := 'coalesce(t.project_id, '''')';
         columns := 't.knowledge_id AS id, t.embedding <=> $1 AS distance, '
@@ -106,7 +112,8 @@ CREATE TYPE pgrecall.choice AS (
     route    text,
     rows     double precision, -- of the table, and those that match, as the planner reckons them
     matching double precision,
-    costs    jsonb,            -- milliseconds expected of each route
+    filtered integer,          -- 1 if there is a filter, and if it looks at more than projects
+    joined   integer,
     ordering text,             -- the distance that the vector index orders by; NULL without one
     coded    boolean           -- whether every vector has its code
 );
@@ -126,35 +133,33 @@ DECLARE
 BEGIN
     SELECT greatest(pg_relation_size(c.oid) / current_setting('block_size')::double precision
                     * CASE WHEN c.relpages > 0 THEN c.reltuples / c.relpages ELSE 8 END, 1),
-           -- Of vectors, or of an expression such as their half precision.
-           (SELECT format('%s <=> $1::%s', coalesce(pg_get_expr(i.indexprs, c.oid), 't.embedding'),
-                          format_type(n.atttypid, n.atttypmod))
+           (SELECT CASE WHEN i.indexprs IS NULL THEN 't.embedding <=> $1'
+                        ELSE (SELECT format('%s <=> $1::%s', pg_get_expr(i.indexprs, c.oid),
+                                            format_type(n.atttypid, n.atttypmod))
+                                FROM pg_attribute AS n
+                               WHERE n.attrelid = i.indexrelid AND n.attnum = 1) END
               FROM pg_index AS i
-              JOIN pg_class AS x ON x.oid = i.indexrelid
-              JOIN pg_am AS a ON a.oid = x.relam
-              JOIN pg_attribute AS n ON n.attrelid = x.oid AND n.attnum = 1
-             WHERE i.indrelid = c.oid AND i.indisvalid AND i.indpred IS NULL
-               AND a.amname = 'hnsw' LIMIT 1),
+             WHERE i.indexrelid = to_regclass(v_source.index) AND i.indisvalid),
            (SELECT m.coded FROM pgrecall.embedding_models AS m
              WHERE m.serving AND m.dimensions = p_dimensions)
       INTO v_choice.rows, v_choice.ordering, v_choice.coded
       FROM pg_class AS c WHERE c.oid = v_source.relation::regclass;
     v_choice.matching := v_choice.rows;
+    v_choice.filtered := (v_where <> '')::integer;
+    v_choice.joined := (p_filter - ARRAY['project_id', 'project_ids'] <> '{}')::integer;
     IF v_where <> '' THEN
         EXECUTE format('EXPLAIN (FORMAT JSON) SELECT FROM %s AS t WHERE t.embedding IS NOT NULL%s',
                        v_source.relation, v_where) INTO v_plan;
         v_choice.matching := least((v_plan -> 0 -> 'Plan' ->> 'Plan Rows')::double precision,
                                    v_choice.rows);
     END IF;
-    SELECT jsonb_object_agg(c.route, round(c.milliseconds::numeric, 2)),
-           (array_agg(c.route ORDER BY c.milliseconds)
-                FILTER (WHERE c.milliseconds IS NOT NULL
-                        AND (v_choice.ordering IS NOT NULL OR c.route <> 'index')
-                        AND (v_choice.coded OR c.route <> 'codes')))[1]
-      INTO v_choice.costs, v_choice.route
+    SELECT c.route INTO v_choice.route
       FROM pgrecall.route_costs(v_choice.rows, v_choice.matching, p_count, p_dimensions,
-                                (v_where <> '')::int,
-                                (p_filter - ARRAY['project_id', 'project_ids'] <> '{}')::int) AS c;
+                                v_choice.filtered, v_choice.joined) AS c
+     WHERE c.milliseconds IS NOT NULL
+       AND (v_choice.ordering IS NOT NULL OR c.route <> 'index')
+       AND (v_choice.coded OR c.route <> 'codes')
+     ORDER BY c.milliseconds LIMIT 1;
     RETURN v_choice;
 END
 $choose_route$;
@@ -283,26 +288,34 @@ DECLARE
     v_where  text := pgrecall.filter_conditions(p_kind, p_filter);
     v_ef     text := current_setting('hnsw.ef_search', true);
     v_scan   text := current_setting('hnsw.iterative_scan', true);
-    v_wanted double precision := p_count;
+    v_keep   double precision := p_count;
+    v_go_on  text;
     v_found  pgrecall.found;
+    v_set    text;
 BEGIN
     IF v_where <> '' THEN
-        v_wanted := 2.5 * p_count * p_choice.rows / p_choice.matching;
+        v_keep := 2.5 * p_count * p_choice.rows / p_choice.matching;
     END IF;
     -- 40 is pgvector's own default; whoever set another value meant it.
-    v_wanted := least(1000, greatest(v_wanted, coalesce(nullif(v_ef, '40')::integer, 100)));
-    IF v_wanted <> coalesce(v_ef::integer, 0) THEN
-        PERFORM set_config('hnsw.ef_search', ceil(v_wanted)::text, true);
-    END IF;
+    v_keep := ceil(least(1000, greatest(v_keep, coalesce(nullif(v_ef, '40')::integer, 100))));
     -- Without a filter it may go on, for more rows than it keeps at once.
-    PERFORM set_config('hnsw.iterative_scan',
-                       CASE WHEN v_where = '' THEN 'relaxed_order' ELSE 'off' END, true);
+    v_go_on := CASE WHEN v_where = '' THEN 'relaxed_order' ELSE 'off' END;
+    IF v_ef IS DISTINCT FROM v_keep::text THEN
+        v_set := set_config('hnsw.ef_search', v_keep::text, true);
+    END IF;
+    IF v_scan IS DISTINCT FROM v_go_on THEN
+        v_set := set_config('hnsw.iterative_scan', v_go_on, true);
+    END IF;
     v_found := pgrecall.measure(format(
         'SELECT %s FROM %s AS t WHERE t.embedding IS NOT NULL%s '
         'ORDER BY %s LIMIT $2', v_source.columns, v_source.relation, v_where,
         coalesce(p_choice.ordering, 't.embedding <=> $1')), p_query, p_count, p_explain);
-    PERFORM set_config('hnsw.ef_search', v_ef, true),
-            set_config('hnsw.iterative_scan', v_scan, true);
+    IF v_ef IS DISTINCT FROM v_keep::text THEN
+        v_set := set_config('hnsw.ef_search', v_ef, true);
+    END IF;
+    IF v_scan IS DISTINCT FROM v_go_on THEN
+        v_set := set_config('hnsw.iterative_scan', v_scan, true);
+    END IF;
     -- Fewer than wanted: there are no more, or too few of those that it came to match.
     v_found.complete := cardinality(v_found.ids) >= p_count;
     RETURN v_found;
