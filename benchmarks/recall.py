@@ -29,7 +29,7 @@ from benchmarks.plotting import plot
 from benchmarks.stage import DIMENSIONS, Stage, Stored, stage
 
 PEERS = ROOT / ".venv" / "peers"
-console = Console(width=140)
+console = Console(width=200)
 
 
 def parts(options: argparse.Namespace) -> Iterator[Part]:
