@@ -49,6 +49,7 @@ class AsyncMetricStore:
         self._enabled = enabled
         self._telemetry = telemetry
         self._sample_rate = database.settings.recall_sample_rate
+        self._chance = random.Random()  # noqa: S311 - its own: an application may seed the other
         self._ended = (self.keep, *telemetry.ended) if enabled else telemetry.ended
         self._waiting: deque[tuple[float, Operation]] = deque()  # each with when it ended
         self._periodic: Periodic | None = None
@@ -120,7 +121,7 @@ class AsyncMetricStore:
         self, kind: str, query: Vector, wanted: int, filter_: str, project_id: str | None
     ) -> None:
         """Keep one of many queries until the next write, to be posed again exactly later."""
-        if self._enabled and random.random() < self._sample_rate:  # noqa: S311 - no secret
+        if self._enabled and self._chance.random() < self._sample_rate:
             self._samples.append((kind, query, wanted, filter_, project_id))
 
     async def _write_samples(self) -> None:
