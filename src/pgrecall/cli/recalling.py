@@ -56,14 +56,14 @@ def parse_duration(text: str, name: str) -> timedelta:
     Raises:
         InvalidInput: It is no such time.
     """
+    wrong = InvalidInput(f"{name} is {text!r}, which is no time", hint="write it as 30, 12h or 2w")
     match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise wrong
     try:
-        if match is not None:
-            seconds = float(match["number"]) * _UNITS[match["unit"] or "d"]
-            return timedelta(seconds=seconds)
-    except OverflowError:
-        pass  # too long to be meant; said below
-    raise InvalidInput(f"{name} is {text!r}, which is no time", hint="write it as 30, 12h or 2w")
+        return timedelta(seconds=float(match["number"]) * _UNITS[match["unit"] or "d"])
+    except OverflowError as error:
+        raise wrong from error
 
 
 def as_data(hits: Hits[Any], *, explain: bool) -> Any:

@@ -9,13 +9,12 @@ evaluated for tables, plans and tests; the migration puts the same text into the
 - ``index`` walks the HNSW graph to the nearest rows, of which enough must match. Whether they do is
   seen only afterwards; if not, codes are read as well.
 
-Constants are milliseconds on the machine of ``benchmarks/results/routes.json``; only their ratios
+Constants are milliseconds on the machine of ``benchmarks/results/recall.json``; only their ratios
 matter for the choice.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -78,7 +77,7 @@ class Situation:
     coded: bool = True
 
 
-_FUNCTIONS = {"least": min, "greatest": max, "ln": math.log, "__builtins__": {}}
+_FUNCTIONS = {"least": min, "greatest": max, "__builtins__": {}}
 _TEXTS = {**FORMULAS, "share": LEAST_SHARE}
 _COMPILED: dict[str, CodeType] = {
     name: compile(text, f"<{name}>", "eval") for name, text in _TEXTS.items()

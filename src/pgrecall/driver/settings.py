@@ -19,4 +19,4 @@ RECALL_SETTINGS: Mapping[str, str] = MappingProxyType(
         "random_page_cost": "1.1",
     }
 )
-"""``init`` attaches these to the roles; where roles cannot carry them, each recall brings them."""
+"""``init`` attaches these to the roles, for searches written by hand; recalls need none."""

@@ -63,3 +63,13 @@ def build_vector_index(index: str) -> str:
     table = index.removesuffix("_embedding").replace("idx_", "agent_")
     text = load("remedies")["build_vector_index"].format(index=index, table=table)
     return " ".join(text.split())
+
+
+def in_bytes(count: int) -> str:
+    """Return a number of bytes in words, such as ``"410 MB"``."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TB"

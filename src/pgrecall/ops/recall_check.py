@@ -406,5 +406,5 @@ class _Search:
         # Not a moment before the deadline, by which its cause is told from others.
         left = max(1, math.ceil((self.deadline - time.monotonic()) * 1000) + 1)
         with self.statements.connection.transaction(force_rollback=True):
-            self.statements.one("settings", {"milliseconds": left})
+            self.statements.one("patience", {"milliseconds": left})
             yield

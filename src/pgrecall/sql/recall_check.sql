@@ -29,13 +29,8 @@ SELECT 'episodes' AS kind, query, %(wanted)s::integer AS wanted, '{}' AS filter,
           ORDER BY episode_id LIMIT %(count)s)) AS episodes
  LIMIT %(count)s
 
--- name: settings
--- Those that the recall functions have: plans use the vector index wherever it was chosen.
-SELECT set_config('statement_timeout', %(milliseconds)s::text, true),
-       set_config('plan_cache_mode', 'force_generic_plan', true),
-       set_config('jit', 'off', true),
-       set_config('enable_seqscan', 'off', true),
-       set_config('enable_sort', 'off', true)
+-- name: patience
+SELECT set_config('statement_timeout', %(milliseconds)s::text, true)
 
 -- name: ef_search
 SELECT set_config('hnsw.ef_search', %(ef_search)s::text, true)
@@ -48,8 +43,8 @@ SELECT coalesce((near.hits).distances, '{}') AS distances,
        (near.choice).ordering IS NOT NULL
        AND EXISTS (SELECT FROM pgrecall.route_costs(
                         (near.choice).rows, (near.choice).matching, %(wanted)s::integer,
-                        vector_dims(%(query)s::vector), (near.choice).filtered,
-                        (near.choice).joined) AS c
+                        vector_dims(%(query)s::vector),
+                        ((near.choice).conditions <> '')::integer, (near.choice).joined) AS c
                     WHERE c.route = 'index' AND c.milliseconds IS NOT NULL) AS indexable
   FROM pgrecall.nearest(%(kind)s, %(query)s::vector, %(wanted)s, %(filter)s::jsonb,
                         %(route)s, false) AS near

@@ -81,7 +81,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT
 SET plan_cache_mode = force_generic_plan
 AS $code_new_episodes$
 BEGIN
-    INSERT INTO pgrecall.episode_codes AS known (project_id, model, episode_id, code)
+    INSERT INTO pgrecall.episode_codes (project_id, model, episode_id, code)
     SELECT n.project_id, m.model, n.episode_id, pgrecall.code(n.embedding, m.thresholds)
       FROM new_rows AS n JOIN pgrecall.embedding_models AS m
            ON m.serving AND vector_dims(n.embedding) = m.dimensions
@@ -131,7 +131,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT
 SET plan_cache_mode = force_generic_plan
 AS $code_new_knowledge$
 BEGIN
-    INSERT INTO pgrecall.knowledge_codes AS known (project_id, model, knowledge_id, code)
+    INSERT INTO pgrecall.knowledge_codes (project_id, model, knowledge_id, code)
     SELECT coalesce(n.project_id, ''), m.model, n.knowledge_id,
            pgrecall.code(n.embedding, m.thresholds)
       FROM new_rows AS n JOIN pgrecall.embedding_models AS m

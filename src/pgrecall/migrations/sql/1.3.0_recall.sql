@@ -23,6 +23,22 @@ AS $rank$
              WHERE 1 - n.distance >= p_min_similarity) AS terms
 $rank$;
 
+-- The best of them in their order: by score, or as they were chosen.
+CREATE FUNCTION pgrecall.best(
+    p_hits pgrecall.found, p_min_similarity double precision, p_worth_weight double precision,
+    p_age_weight double precision, p_half_life interval, p_chosen uuid[], p_limit integer
+) RETURNS TABLE (place bigint, id uuid, similarity double precision, worth double precision,
+                 recency double precision, score double precision, repeats uuid[])
+LANGUAGE sql STABLE
+AS $best$
+    SELECT row_number() OVER (ORDER BY array_position(p_chosen, r.id), r.score DESC,
+                                       r.similarity DESC, r.id) AS place, r.*
+      FROM pgrecall.rank(p_hits, p_min_similarity, p_worth_weight, p_age_weight, p_half_life) AS r
+     WHERE p_chosen IS NULL OR r.id = ANY (p_chosen)
+     ORDER BY place
+     LIMIT p_limit
+$best$;
+
 -- Decisions that repeat another, word by word and vector by vector, become one: the newest whose
 -- outcome is known, with the mean of the outcomes and the identifiers of the others.
 CREATE FUNCTION pgrecall.group_repeats(p_hits pgrecall.found) RETURNS pgrecall.found
@@ -39,39 +55,47 @@ AS $group_repeats$
              GROUP BY n.distance, e.project_id, e.perception, e.reasoning, e.action) AS grouped
 $group_repeats$;
 
--- Picks hits that are good and unlike each other: maximal marginal relevance (Carbonell and
--- Goldstein, SIGIR 1998), whose lambda is 1 - p_diversity.
+-- Picks hits that are good and unlike each other, in that order: maximal marginal relevance
+-- (Carbonell and Goldstein, SIGIR 1998), whose lambda is 1 - p_diversity.
 CREATE FUNCTION pgrecall.diversify(
-    p_kind text, p_ids uuid[], p_scores double precision[], p_diversity double precision,
-    p_limit integer
+    p_kind text, p_hits pgrecall.found, p_min_similarity double precision,
+    p_worth_weight double precision, p_age_weight double precision, p_half_life interval,
+    p_diversity double precision, p_limit integer
 ) RETURNS uuid[]
 LANGUAGE plpgsql
 AS $diversify$
 DECLARE
     v_source  record := pgrecall.source(p_kind);
+    v_ids     uuid[];
+    v_scores  double precision[];
     v_vectors vector[];
-    v_closest double precision[] := array_fill(-1::double precision, ARRAY[cardinality(p_ids)]);
-    v_left    boolean[] := array_fill(true, ARRAY[cardinality(p_ids)]);
+    v_closest double precision[];
+    v_left    boolean[];
     v_chosen  uuid[] := '{}';
     v_gain    double precision;
     v_most    double precision;
     v_best    integer;
 BEGIN
+    SELECT array_agg(r.id ORDER BY r.score DESC, r.id),
+           array_agg(r.score ORDER BY r.score DESC, r.id),
+           array_agg(-1::double precision), array_agg(true)
+      INTO v_ids, v_scores, v_closest, v_left
+      FROM pgrecall.rank(p_hits, p_min_similarity, p_worth_weight, p_age_weight, p_half_life) AS r;
     EXECUTE format('SELECT array_agg(t.embedding ORDER BY n.position) '
                    'FROM unnest($1) WITH ORDINALITY AS n (id, position) JOIN %s AS t ON t.%I = n.id',
                    v_source.relation, v_source.id)
-       INTO v_vectors USING p_ids;
+       INTO v_vectors USING v_ids;
     WHILE cardinality(v_chosen) < least(p_limit, cardinality(v_vectors)) LOOP
         v_best := NULL;
         FOR i IN 1..cardinality(v_vectors) LOOP
-            v_gain := (1 - p_diversity) * p_scores[i]
+            v_gain := (1 - p_diversity) * v_scores[i]
                       - CASE WHEN v_chosen = '{}' THEN 0 ELSE p_diversity * v_closest[i] END;
             IF v_left[i] AND (v_best IS NULL OR v_gain > v_most) THEN
                 v_best := i;
                 v_most := v_gain;
             END IF;
         END LOOP;
-        v_chosen := v_chosen || p_ids[v_best];
+        v_chosen := v_chosen || v_ids[v_best];
         v_left[v_best] := false;
         FOR i IN 1..cardinality(v_vectors) LOOP
             v_closest[i] := greatest(v_closest[i], 1 - (v_vectors[i] <=> v_vectors[v_best]));
@@ -111,7 +135,7 @@ AS $account$
         'expected_ms', (SELECT jsonb_object_agg(c.route, round(c.milliseconds::numeric, 2))
                           FROM pgrecall.route_costs(
                               (p_choice).rows, (p_choice).matching, p_wanted, p_dimensions,
-                              (p_choice).filtered, (p_choice).joined) AS c),
+                              ((p_choice).conditions <> '')::integer, (p_choice).joined) AS c),
         'indexed', (p_choice).ordering IS NOT NULL,
         'coded', coalesce((p_choice).coded, false),
         'choose_ms', p_choose_ms,
@@ -143,8 +167,7 @@ CREATE FUNCTION pgrecall.recall_episodes(
     embedded boolean, similarity double precision, worth double precision,
     recency double precision, score double precision, repeats uuid[], account jsonb)
 LANGUAGE plpgsql SET search_path FROM CURRENT
-SET plan_cache_mode = force_generic_plan SET jit = off
-SET enable_seqscan = off SET enable_sort = off SET max_parallel_workers_per_gather = 0
+SET plan_cache_mode = force_generic_plan
 AS $recall_episodes$
 #variable_conflict use_column
 DECLARE
@@ -168,12 +191,8 @@ BEGIN
         v_wanted := 4 * v_wanted;
     END LOOP;
     IF p_diversity > 0 THEN
-        SELECT pgrecall.diversify('episodes', array_agg(r.id ORDER BY r.score DESC, r.id),
-                                  array_agg(r.score ORDER BY r.score DESC, r.id), p_diversity,
-                                  p_limit)
-          INTO v_chosen
-          FROM pgrecall.rank(v_hits, p_min_similarity, p_outcome_weight, p_age_weight,
-                             p_half_life) AS r;
+        v_chosen := pgrecall.diversify('episodes', v_hits, p_min_similarity, p_outcome_weight,
+                                       p_age_weight, p_half_life, p_diversity, p_limit);
     END IF;
     IF p_explain THEN
         v_account := pgrecall.account(v_near.routes, v_near.choice, v_wanted,
@@ -186,14 +205,10 @@ BEGIN
            e.decision_source, e.sprint_id, e.chronicle_note_id, e.external_id,
            e.embedding IS NOT NULL, best.similarity, best.worth, best.recency, best.score,
            best.repeats, v_account
-      FROM (SELECT r.*
-              FROM pgrecall.rank(v_hits, p_min_similarity, p_outcome_weight, p_age_weight,
-                                 p_half_life) AS r
-             WHERE v_chosen IS NULL OR r.id = ANY (v_chosen)
-             ORDER BY array_position(v_chosen, r.id), r.score DESC, r.similarity DESC, r.id
-             LIMIT p_limit) AS best
+      FROM pgrecall.best(v_hits, p_min_similarity, p_outcome_weight, p_age_weight, p_half_life,
+                         v_chosen, p_limit) AS best
       JOIN public.agent_episodes AS e ON e.episode_id = best.id
-     ORDER BY array_position(v_chosen, best.id), best.score DESC, best.similarity DESC, best.id;
+     ORDER BY best.place;
     IF p_explain AND NOT FOUND THEN
         -- There is an account even of a recall that found nothing.
         account := v_account;
@@ -222,8 +237,7 @@ CREATE FUNCTION pgrecall.recall_knowledge(
     embedded boolean, similarity double precision, worth double precision,
     recency double precision, score double precision, account jsonb)
 LANGUAGE plpgsql SET search_path FROM CURRENT
-SET plan_cache_mode = force_generic_plan SET jit = off
-SET enable_seqscan = off SET enable_sort = off SET max_parallel_workers_per_gather = 0
+SET plan_cache_mode = force_generic_plan
 AS $recall_knowledge$
 #variable_conflict use_column
 DECLARE
@@ -236,12 +250,8 @@ DECLARE
     v_account jsonb;
 BEGIN
     IF p_diversity > 0 THEN
-        SELECT pgrecall.diversify('knowledge', array_agg(r.id ORDER BY r.score DESC, r.id),
-                                  array_agg(r.score ORDER BY r.score DESC, r.id), p_diversity,
-                                  p_limit)
-          INTO v_chosen
-          FROM pgrecall.rank(v_hits, p_min_similarity, p_confidence_weight, p_age_weight,
-                             p_half_life) AS r;
+        v_chosen := pgrecall.diversify('knowledge', v_hits, p_min_similarity, p_confidence_weight,
+                                       p_age_weight, p_half_life, p_diversity, p_limit);
     END IF;
     IF p_explain THEN
         v_account := pgrecall.account(v_near.routes, v_near.choice, v_wanted,
@@ -254,14 +264,10 @@ BEGIN
            k.failure_count, k.success_rate, k.created_at, k.last_validated, k.last_applied,
            k.created_by, k.is_active, k.project_id, k.embedding IS NOT NULL, best.similarity,
            best.worth, best.recency, best.score, v_account
-      FROM (SELECT r.*
-              FROM pgrecall.rank(v_hits, p_min_similarity, p_confidence_weight, p_age_weight,
-                                 p_half_life) AS r
-             WHERE v_chosen IS NULL OR r.id = ANY (v_chosen)
-             ORDER BY array_position(v_chosen, r.id), r.score DESC, r.similarity DESC, r.id
-             LIMIT p_limit) AS best
+      FROM pgrecall.best(v_hits, p_min_similarity, p_confidence_weight, p_age_weight, p_half_life,
+                         v_chosen, p_limit) AS best
       JOIN public.agent_knowledge AS k ON k.knowledge_id = best.id
-     ORDER BY array_position(v_chosen, best.id), best.score DESC, best.similarity DESC, best.id;
+     ORDER BY best.place;
     IF p_explain AND NOT FOUND THEN
         account := v_account;
         RETURN NEXT;
@@ -296,8 +302,7 @@ CREATE FUNCTION pgrecall.probe_recall(
                  recall_accuracy double precision, "precision" double precision,
                  kind text, route text, filter jsonb, posed boolean)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT
-SET plan_cache_mode = force_generic_plan SET jit = off
-SET enable_seqscan = off SET enable_sort = off SET max_parallel_workers_per_gather = 0
+SET plan_cache_mode = force_generic_plan
 AS $probe_recall$
 #variable_conflict use_column
 DECLARE
@@ -342,11 +347,8 @@ BEGIN
                                    NULL, false);
         duration_ms := extract(epoch FROM clock_timestamp() - v_start) * 1000;
         v_start := clock_timestamp();
-        PERFORM set_config('enable_seqscan', 'on', true), set_config('enable_sort', 'on', true);
-        v_truth := (pgrecall.nearest_exactly(v_asked.kind, v_asked.query, v_asked.wanted,
-                                             v_asked.filter, false)).distances;
-        PERFORM set_config('enable_seqscan', 'off', true),
-                set_config('enable_sort', 'off', true);
+        v_truth := ((pgrecall.nearest(v_asked.kind, v_asked.query, v_asked.wanted,
+                                      v_asked.filter, 'exact', false)).hits).distances;
         exact_ms := extract(epoch FROM clock_timestamp() - v_start) * 1000;
 
         -- By distance rather than by row: of several that are equally near, any is right.

@@ -112,8 +112,8 @@ CREATE TYPE pgrecall.choice AS (
     route    text,
     rows     double precision, -- of the table, and those that match, as the planner reckons them
     matching double precision,
-    filtered integer,          -- 1 if there is a filter, and if it looks at more than projects
-    joined   integer,
+    conditions text,           -- the filter, as conditions on the table t
+    joined   integer,          -- 1 if it looks at more than projects, else 0
     ordering text,             -- the distance that the vector index orders by; NULL without one
     coded    boolean           -- whether every vector has its code
 );
@@ -127,10 +127,10 @@ LANGUAGE plpgsql
 AS $choose_route$
 DECLARE
     v_source record := pgrecall.source(p_kind);
-    v_where  text := pgrecall.filter_conditions(p_kind, p_filter);
     v_plan   jsonb;
     v_choice pgrecall.choice;
 BEGIN
+    v_choice.conditions := pgrecall.filter_conditions(p_kind, p_filter);
     SELECT greatest(pg_relation_size(c.oid) / current_setting('block_size')::double precision
                     * CASE WHEN c.relpages > 0 THEN c.reltuples / c.relpages ELSE 8 END, 1),
            (SELECT CASE WHEN i.indexprs IS NULL THEN 't.embedding <=> $1'
@@ -145,17 +145,16 @@ BEGIN
       INTO v_choice.rows, v_choice.ordering, v_choice.coded
       FROM pg_class AS c WHERE c.oid = v_source.relation::regclass;
     v_choice.matching := v_choice.rows;
-    v_choice.filtered := (v_where <> '')::integer;
     v_choice.joined := (p_filter - ARRAY['project_id', 'project_ids'] <> '{}')::integer;
-    IF v_where <> '' THEN
+    IF v_choice.conditions <> '' THEN
         EXECUTE format('EXPLAIN (FORMAT JSON) SELECT FROM %s AS t WHERE t.embedding IS NOT NULL%s',
-                       v_source.relation, v_where) INTO v_plan;
+                       v_source.relation, v_choice.conditions) INTO v_plan;
         v_choice.matching := least((v_plan -> 0 -> 'Plan' ->> 'Plan Rows')::double precision,
                                    v_choice.rows);
     END IF;
     SELECT c.route INTO v_choice.route
       FROM pgrecall.route_costs(v_choice.rows, v_choice.matching, p_count, p_dimensions,
-                                v_choice.filtered, v_choice.joined) AS c
+                                (v_choice.conditions <> '')::integer, v_choice.joined) AS c
      WHERE c.milliseconds IS NOT NULL
        AND (v_choice.ordering IS NOT NULL OR c.route <> 'index')
        AND (v_choice.coded OR c.route <> 'codes')
@@ -201,13 +200,13 @@ $measure$;
 -- them stand well in front: the last of the best within the first half of what was measured, and
 -- even nearer where few are wanted, of which each counts for more.
 CREATE FUNCTION pgrecall.nearest_by_codes(
-    p_kind text, p_query vector, p_count integer, p_filter jsonb, p_explain boolean
+    p_kind text, p_query vector, p_count integer, p_filter jsonb, p_choice pgrecall.choice,
+    p_explain boolean
 ) RETURNS pgrecall.found
-LANGUAGE plpgsql
+LANGUAGE plpgsql SET enable_seqscan = on SET enable_sort = on
 AS $nearest_by_codes$
 DECLARE
     v_source record := pgrecall.source(p_kind);
-    v_where  text := pgrecall.filter_conditions(p_kind, p_filter);
     v_model  pgrecall.embedding_models;
     v_code   "bit";
     v_most   integer := greatest(40 * p_count, 800);
@@ -215,12 +214,12 @@ DECLARE
     v_end    integer := greatest(4 * p_count, 80);
     v_scan   text;
     v_pool   uuid[];
-    v_plan   jsonb := '[]';
+    v_plan   jsonb;
     v_found  pgrecall.found;
     v_more   pgrecall.found;
     v_last   integer;
 BEGIN
-    IF p_kind = 'episodes' AND p_filter - ARRAY['project_id', 'project_ids'] = '{}' THEN
+    IF p_kind = 'episodes' AND p_choice.joined = 0 THEN
         -- The index on the codes holds all that is asked for.
         v_scan := format('%s AS c WHERE %s AND %s', v_source.codes,
             coalesce('c.project_id = ' || quote_literal(p_filter ->> 'project_id'), 'true'),
@@ -231,7 +230,7 @@ BEGIN
     ELSE
         v_scan := format('%s AS c JOIN %s AS t ON t.%3$I = c.%3$I AND c.project_id = %s '
                          'WHERE t.embedding IS NOT NULL%s', v_source.codes, v_source.relation,
-                         v_source.id, v_source.project, v_where);
+                         v_source.id, v_source.project, p_choice.conditions);
     END IF;
     SELECT * INTO v_model FROM pgrecall.embedding_models WHERE serving;
     v_code := pgrecall.code(p_query, v_model.thresholds);
@@ -243,12 +242,12 @@ BEGIN
         EXECUTE 'EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) ' || v_scan
            INTO v_plan USING v_code, v_most;
     END IF;
-    v_found.plans := v_plan;
+    v_found.plans := coalesce(v_plan, '[]');
     LOOP
         v_more := pgrecall.measure(format(
             'SELECT %s FROM unnest(%L::uuid[]) AS c (id) JOIN %s AS t ON t.%I = c.id '
             'WHERE t.embedding IS NOT NULL%s', v_source.columns, v_pool[v_begin:v_end],
-            v_source.relation, v_source.id, v_where), p_query, p_count, p_explain);
+            v_source.relation, v_source.id, p_choice.conditions), p_query, p_count, p_explain);
         v_found.ids := v_found.ids || v_more.ids;
         v_found.distances := v_found.distances || v_more.distances;
         v_found.worths := v_found.worths || v_more.worths;
@@ -276,16 +275,16 @@ $nearest_by_codes$;
 
 -- Takes the nearest rows that the vector index leads to, enough of them for as many as are wanted to
 -- match. It never goes on beyond them: what a walk meets later is not in the order of nearness, and a
--- filter would let that pass for the nearest. Leaves the settings as it found them.
+-- filter would let that pass for the nearest. Its plans use the index, although the planner, which
+-- reckons vectors without fetching and comparing them, may hold it for dearer. pgvector's settings
+-- are put back by hand: a function that carries them can't be restored where they are not known yet.
 CREATE FUNCTION pgrecall.nearest_by_index(
-    p_kind text, p_query vector, p_count integer, p_filter jsonb, p_choice pgrecall.choice,
-    p_explain boolean
+    p_kind text, p_query vector, p_count integer, p_choice pgrecall.choice, p_explain boolean
 ) RETURNS pgrecall.found
-LANGUAGE plpgsql
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_sort = off
 AS $nearest_by_index$
 DECLARE
     v_source record := pgrecall.source(p_kind);
-    v_where  text := pgrecall.filter_conditions(p_kind, p_filter);
     v_ef     text := current_setting('hnsw.ef_search', true);
     v_scan   text := current_setting('hnsw.iterative_scan', true);
     v_keep   double precision := p_count;
@@ -293,13 +292,13 @@ DECLARE
     v_found  pgrecall.found;
     v_set    text;
 BEGIN
-    IF v_where <> '' THEN
+    IF p_choice.conditions <> '' THEN
         v_keep := 2.5 * p_count * p_choice.rows / p_choice.matching;
     END IF;
     -- 40 is pgvector's own default; whoever set another value meant it.
     v_keep := ceil(least(1000, greatest(v_keep, coalesce(nullif(v_ef, '40')::integer, 100))));
     -- Without a filter it may go on, for more rows than it keeps at once.
-    v_go_on := CASE WHEN v_where = '' THEN 'relaxed_order' ELSE 'off' END;
+    v_go_on := CASE WHEN p_choice.conditions = '' THEN 'relaxed_order' ELSE 'off' END;
     IF v_ef IS DISTINCT FROM v_keep::text THEN
         v_set := set_config('hnsw.ef_search', v_keep::text, true);
     END IF;
@@ -308,7 +307,7 @@ BEGIN
     END IF;
     v_found := pgrecall.measure(format(
         'SELECT %s FROM %s AS t WHERE t.embedding IS NOT NULL%s '
-        'ORDER BY %s LIMIT $2', v_source.columns, v_source.relation, v_where,
+        'ORDER BY %s LIMIT $2', v_source.columns, v_source.relation, p_choice.conditions,
         coalesce(p_choice.ordering, 't.embedding <=> $1')), p_query, p_count, p_explain);
     IF v_ef IS DISTINCT FROM v_keep::text THEN
         v_set := set_config('hnsw.ef_search', v_ef, true);
@@ -324,10 +323,10 @@ $nearest_by_index$;
 
 -- Measures all that match. Given p_most, it gives up when there are more than was thought.
 CREATE FUNCTION pgrecall.nearest_exactly(
-    p_kind text, p_query vector, p_count integer, p_filter jsonb, p_explain boolean,
+    p_kind text, p_query vector, p_count integer, p_choice pgrecall.choice, p_explain boolean,
     p_most bigint DEFAULT NULL
 ) RETURNS pgrecall.found
-LANGUAGE plpgsql
+LANGUAGE plpgsql SET enable_seqscan = on SET enable_sort = on
 AS $nearest_exactly$
 DECLARE
     v_source record := pgrecall.source(p_kind);
@@ -341,27 +340,26 @@ BEGIN
         'SELECT * FROM measured WHERE distance < 3 '
         'AND coalesce((SELECT count(*) FROM measured) < %4$L, true) '
         'ORDER BY distance, id LIMIT $2', v_source.columns, v_source.relation,
-        pgrecall.filter_conditions(p_kind, p_filter), p_most), p_query, p_count, p_explain);
+        p_choice.conditions, p_most), p_query, p_count, p_explain);
     v_found.complete := true;
     IF p_most IS NOT NULL AND v_found.ids = '{}' THEN
         EXECUTE format('SELECT count(*) < %1$s FROM (SELECT FROM %2$s AS t '
                        'WHERE t.embedding IS NOT NULL%3$s LIMIT %1$s) AS n', p_most,
-                       v_source.relation, pgrecall.filter_conditions(p_kind, p_filter))
+                       v_source.relation, p_choice.conditions)
            INTO v_found.complete;
     END IF;
     RETURN v_found;
 END
 $nearest_exactly$;
 
--- The nearest rows of a kind under a filter: p_count of them, or all if fewer match. It counts on
--- the settings of the function that calls it: plans without enable_seqscan and enable_sort use the
--- index wherever it was chosen, although the planner, which reckons vectors without fetching and
--- comparing them, may hold it for dearer.
+-- The nearest rows of a kind under a filter: p_count of them, or all if fewer match. What is set
+-- ends with the function. Only what depends on no filter keeps a plan.
 CREATE FUNCTION pgrecall.nearest(
     p_kind text, p_query vector, p_count integer, p_filter jsonb, p_route text, p_explain boolean,
     OUT hits pgrecall.found, OUT routes text[], OUT choice pgrecall.choice,
     OUT choose_ms double precision, OUT search_ms double precision)
-LANGUAGE plpgsql
+LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET jit = off
+SET max_parallel_workers_per_gather = 0
 AS $nearest$
 DECLARE
     v_begun  timestamptz := clock_timestamp();
@@ -378,22 +376,19 @@ BEGIN
     LOOP
         routes := routes || v_route;
         IF v_route = 'index' THEN
-            hits := pgrecall.nearest_by_index(p_kind, p_query, p_count, p_filter,
-                                              choice, p_explain);
+            hits := pgrecall.nearest_by_index(p_kind, p_query, p_count, choice, p_explain);
+        ELSIF v_route = 'codes' THEN
+            hits := pgrecall.nearest_by_codes(p_kind, p_query, p_count, p_filter, choice,
+                                              p_explain);
+        ELSIF v_route = 'exact' THEN
+            hits := pgrecall.nearest_exactly(
+                p_kind, p_query, p_count, choice, p_explain,
+                -- Rows that came in since they were counted last are no reason to measure many.
+                CASE WHEN p_route IS NULL AND choice.coded AND 'codes' <> ALL (routes)
+                     THEN greatest(4 * choice.matching, 2000)::bigint END);
         ELSE
-            PERFORM set_config('enable_seqscan', 'on', true), set_config('enable_sort', 'on', true);
-            IF v_route = 'codes' THEN
-                hits := pgrecall.nearest_by_codes(p_kind, p_query, p_count, p_filter, p_explain);
-            ELSIF v_route = 'exact' THEN
-                hits := pgrecall.nearest_exactly(
-                    p_kind, p_query, p_count, p_filter, p_explain,
-                    -- Rows that came in since they were counted last are no reason to measure many.
-                    CASE WHEN p_route IS NULL AND choice.coded AND 'codes' <> ALL (routes)
-                         THEN greatest(4 * choice.matching, 2000)::bigint END);
-            ELSE
-                RAISE EXCEPTION 'there is no route %', v_route
-                      USING ERRCODE = 'invalid_parameter_value', HINT = 'exact, codes or index';
-            END IF;
+            RAISE EXCEPTION 'there is no route %', v_route
+                  USING ERRCODE = 'invalid_parameter_value', HINT = 'exact, codes or index';
         END IF;
         EXIT WHEN hits.complete OR p_route IS NOT NULL;
         v_route := CASE WHEN choice.coded AND 'codes' <> ALL (routes) THEN 'codes' ELSE 'exact' END;

@@ -11,7 +11,7 @@ import psycopg
 
 from pgrecall.driver import Row, Statements
 from pgrecall.errors import TimedOut
-from pgrecall.ops.checks import Seen
+from pgrecall.ops.checks import Seen, in_bytes
 from pgrecall.ops.recall_check import GOOD, Report, Share, measure
 from pgrecall.sql import load
 
@@ -269,14 +269,14 @@ def _rebuild(facts: Facts, recall: Recall, now: Report) -> str:
     index = next((one for one in recall.indexes if one.kind == kind), None)
     if index is None:
         return f"see the check `vector-indexes`: {kind} has none that is valid"
-    size = _size(index.bytes)
+    size = in_bytes(index.bytes)
     column, why = "embedding vector_cosine_ops", f"it has {size} now"
     if index.halved or index.bytes > facts.server.shared_buffers:
         column = f"(embedding::halfvec({index.dimensions})) halfvec_cosine_ops"
         if not index.halved:
             why = (
-                f"in half precision it has about {_size(index.bytes // 2)} instead of {size}, of "
-                f"which shared_buffers holds {_size(facts.server.shared_buffers)}"
+                f"in half precision it has about {in_bytes(index.bytes // 2)} instead of {size}, "
+                f"of which shared_buffers holds {in_bytes(facts.server.shared_buffers)}"
             )
     statements = " ".join(
         load("remedies")["rebuild_vector_index"]
@@ -409,12 +409,3 @@ def _number(value: float | None) -> str:
 
 def _ms(value: float | None) -> str:
     return "unknown time" if value is None else f"{value:.1f} ms"
-
-
-def _size(count: int) -> str:
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TB"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pgrecall.ops.checks import Seen
+from pgrecall.ops.checks import Seen, in_bytes
 from pgrecall.ops.doctor.facts import Facts
 
 _BUSY = 0.8
@@ -76,7 +76,7 @@ def shared_memory(facts: Facts) -> Seen:
     server, free = facts.server, facts.shared_memory_free
     needed = server.maintenance_work_mem
     settings = (
-        f"maintenance_work_mem = {_size(needed)}, max_parallel_maintenance_workers = "
+        f"maintenance_work_mem = {in_bytes(needed)}, max_parallel_maintenance_workers = "
         f"{server.maintenance_workers}"
     )
     if server.maintenance_workers == 0:
@@ -87,24 +87,24 @@ def shared_memory(facts: Facts) -> Seen:
         return Seen(
             "not configured",
             f"{settings}; the server runs elsewhere, so its /dev/shm cannot be seen from here",
-            f"see on the server that /dev/shm has {_size(needed)} free: df -h /dev/shm",
+            f"see on the server that /dev/shm has {in_bytes(needed)} free: df -h /dev/shm",
         )
     if free < needed:
         return Seen(
             "warning",
-            f"{settings}, but only {_size(free)} are free in /dev/shm: a parallel build of a "
+            f"{settings}, but only {in_bytes(free)} are free in /dev/shm: a parallel build of a "
             "vector index, or a restore, would fail",
             "SET max_parallel_maintenance_workers = 0 for builds and restores, lower "
-            f"maintenance_work_mem, or enlarge /dev/shm to more than {_size(needed)}",
+            f"maintenance_work_mem, or enlarge /dev/shm to more than {in_bytes(needed)}",
         )
-    return Seen("passed", f"{settings}, {_size(free)} free in /dev/shm")
+    return Seen("passed", f"{settings}, {in_bytes(free)} free in /dev/shm")
 
 
 def buffers(facts: Facts) -> Seen:
     """The vector indexes fit into the server's cache."""
     size = sum(index.bytes for index in facts.indexes if index.method == "hnsw")
     evidence = (
-        f"shared_buffers = {_size(facts.server.shared_buffers)}, vector indexes {_size(size)}"
+        f"shared_buffers = {in_bytes(facts.server.shared_buffers)}, vector indexes {in_bytes(size)}"
     )
     if size > facts.server.shared_buffers:
         return Seen(
@@ -140,12 +140,3 @@ def connections(facts: Facts) -> Seen:
             "ALTER SYSTEM SET max_connections and restart",
         )
     return Seen("passed", evidence)
-
-
-def _size(count: int) -> str:
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TB"
