@@ -34,7 +34,7 @@ OF_A_PROJECT = 80
 CHOSEN, UNFILTERED = "chosen", "unfiltered"
 ROUTES: tuple[Route, ...] = get_args(Route)
 STRATEGIES: Mapping[str, Route | None] = {CHOSEN: None, **{route: route for route in ROUTES}}
-WIDTHS = (100, 200, 400)
+WIDTHS = (100, 200, 400, 1000)
 """Values of ``hnsw.ef_search`` that are proposed, one after another."""
 SECONDS = 30.0
 """How long a pair is timed at most, once there are 100 rounds."""
