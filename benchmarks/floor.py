@@ -101,6 +101,8 @@ def bench_recall(base: Database, rows: int, rounds: int) -> tuple[list[Timing], 
         "diversity": 0.0,
         "group": True,
         "route": None,
+        "text": None,
+        "context": True,
         "explain": False,
     }
     with Memory.open(base.dsn, settings=base.settings) as memory, raw_connection(base.dsn) as raw:

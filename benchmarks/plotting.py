@@ -181,6 +181,28 @@ def _memory(axes: Any, results: Results) -> None:
     axes.set_title(f"A client's memory: {slope:+.2f} MB in 100,000 recalls", fontsize=10)
 
 
+def _quality(axes: Any, results: Results) -> None:
+    sets = list(results["quality"])
+    ways = {"words": "words", "vectors": "vectors", "ranks fused": "ranks fused (RRF)",
+            "hybrid, neighbours": "hybrid"}  # fmt: skip
+    bars = {
+        label: [results["quality"][one][way]["NDCG@10"]["mean"] for one in sets]
+        for way, label in ways.items()
+    }
+    _bars(axes, [one.replace(", ", ",\n") for one in sets], bars, "NDCG@10")
+    axes.set_title("What words, vectors and both find", fontsize=10)
+
+
+def _cost(axes: Any, results: Results) -> None:
+    compared = {name: sides for name, sides in results["cost"].items() if "vector" in sides}
+    groups = ["with the query's embedding", "in the database"]
+    bars = {
+        side: [compared[name][side]["p50"] for name in compared] for side in ("hybrid", "vector")
+    }
+    _bars(axes, groups, bars, "milliseconds, p50")
+    axes.set_title(f"Recall by words and vectors, {results['rows']:,} episodes", fontsize=10)
+
+
 PLOTS: Mapping[str, tuple[str, Callable[[Any, Results], None]]] = {
     "floor": ("recall-floor", _floor),
     "accuracy": ("recall-accuracy", _accuracy),
@@ -191,6 +213,8 @@ PLOTS: Mapping[str, tuple[str, Callable[[Any, Results], None]]] = {
     "faiss": ("recall-faiss", _faiss),
     "peers": ("recall-peers", _peers),
     "memory": ("recall-memory", _memory),
+    "quality": ("retrieval-quality", _quality),
+    "cost": ("retrieval-cost", _cost),
 }
 """Image and drawing of each part of the results."""
 

@@ -99,7 +99,8 @@ def measure_all(name: str, found: Iterator[Part], options: argparse.Namespace) -
     measures = [measure for part in done for measure in part.measures]
     if options.save:
         console.print("written:", save(name, {
-            "rows": options.rows, "dimensions": DIMENSIONS, "rounds": options.rounds,
+            "rows": options.rows, "rounds": options.rounds,
+            "dimensions": getattr(options, "dimensions", DIMENSIONS),
             "measures": [as_row(measure) for measure in measures],
             **{part.name: part.facts for part in done},
         }))  # fmt: skip

@@ -116,7 +116,7 @@ def _route(memory: Memory, query: NDArray[np.float32], filters: dict[str, Any]) 
     account = memory.episodes.recall(
         embedding=query, outcome_weight=0.0, explain=True, **filters
     ).account
-    return "none" if account is None else account.route
+    return "none" if account is None or account.route is None else account.route
 
 
 def shares(stored: Stored, rounds: int, projects: Sequence[int] = PROJECTS) -> Part:

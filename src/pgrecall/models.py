@@ -141,23 +141,48 @@ Route: TypeAlias = Literal["exact", "codes", "index"]
 """How a search finds the nearest rows, see ``docs/explanation/recall.md``."""
 
 
+SearchMode: TypeAlias = Literal["hybrid", "vector", "words"]
+"""What a search looks at: words and vectors, or one of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What speaks for a hit, in nats, where words were looked at: ``words + surprise + lent``.
+
+    Attributes:
+        words: BM25 of the query's words.
+        surprise: How improbable it is that something is as similar by chance; 0 without a vector.
+        lent: What the episodes next in time lend it.
+        total: All together.
+    """
+
+    words: float
+    surprise: float
+    lent: float
+    total: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
     """What a score is made of: ``sum(weight * term)``; the weights add up to 1.
 
     Attributes:
-        similarity: Cosine similarity to the query, -1 to 1.
+        relevance: Similarity where only vectors were compared. With words as well, the similarity
+            that alone would be as improbable as all the evidence is; of words alone, the share of
+            what the query's words could say at most.
         worth: Quality of the outcome (the mean, of repeated decisions), or confidence of knowledge;
             0.5 where it is not known.
         recency: 1 for what is new, halved in every half-life.
+        evidence: What relevance is made of, where words were looked at.
     """
 
-    similarity: float
-    similarity_weight: float
+    relevance: float
+    relevance_weight: float
     worth: float
     worth_weight: float
     recency: float
     recency_weight: float
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,18 +190,24 @@ class Recalled:
     """One recalled episode.
 
     Attributes:
-        similarity: Cosine similarity to the query, -1 to 1.
-        score: What the hits are ordered by: similarity weighted with outcome, see ``recall``.
+        similarity: Cosine similarity to the query, -1 to 1; None where no vectors were compared.
+        score: What the hits are ordered by: relevance weighted with outcome, see ``recall``.
         repeats: Other episodes in which the same was perceived, reasoned and done: those with an
             outcome first, the newest first.
         terms: What the score is made of, if ``explain`` was asked for.
+        reranked: What a re-ranker said of it, which then orders the hits; None without one, or
+            where its time was up.
+        neighbours: The episodes next in time, up to two before and two after, oldest first, if
+            ``neighbours`` was asked for.
     """
 
     episode: Episode
-    similarity: float
+    similarity: float | None
     score: float
     repeats: tuple[UUID, ...] = ()
     terms: Terms | None = None
+    reranked: float | None = None
+    neighbours: tuple[Episode, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,9 +247,10 @@ class RecalledKnowledge:
     """One recalled piece of knowledge; ``score`` is similarity weighted with confidence."""
 
     knowledge: Knowledge
-    similarity: float
+    similarity: float | None
     score: float
     terms: Terms | None = None
+    reranked: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,11 +275,56 @@ class PlanStep:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WordTerm:
+    """A word that was looked for.
+
+    Attributes:
+        word: The word, or its stem.
+        weight: 1; less for a word that a misspelt one may stand for: how similar it is.
+        texts: Texts that hold it.
+        idf: What its rarity weighs, in nats.
+    """
+
+    word: str
+    weight: float
+    texts: float
+    idf: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wording:
+    """What a search by words looked for, and how evidence was weighed.
+
+    Attributes:
+        terms: The words.
+        texts: Texts of the projects that are searched.
+        average: Words in each of them, on average.
+        considered: Texts that were scored.
+        complete: Whether no other text can have a better score by its words.
+        mean: Similarity that the query has to a sample of what is stored, on average.
+        spread: Its standard deviation.
+        lends: Shares of their evidence that episodes lend the next one and the next but one.
+        milliseconds: How long it took.
+    """
+
+    terms: tuple[WordTerm, ...]
+    texts: float | None
+    average: float | None
+    considered: int
+    complete: bool
+    mean: float
+    spread: float
+    lends: tuple[float, ...]
+    milliseconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
     """What a recall did, and why.
 
     Attributes:
-        route: The route that found the hits.
+        mode: What was looked at.
+        route: The route that found the nearest vectors; None where none were compared.
         tried: Every route that was taken, in turn; the last is ``route``.
         why: The choice, in words.
         wanted: How many nearest rows were looked for, to be ranked.
@@ -264,14 +341,16 @@ class Account:
         search_ms: How long was searched; with the plans, which run the search a second time.
         total_ms: How long it took in all: ranking and transfer are what is left.
         plan: The steps of the plans.
+        words: What was done by words, where they were looked at.
     """
 
-    route: Route
+    mode: SearchMode
+    route: Route | None
     tried: tuple[Route, ...]
     why: str
     wanted: int
-    rows: int
-    matching: int
+    rows: int | None
+    matching: int | None
     considered: int
     expected_ms: Mapping[str, float | None]
     indexed: bool
@@ -281,6 +360,7 @@ class Account:
     search_ms: float
     total_ms: float
     plan: tuple[PlanStep, ...]
+    words: Wording | None = None
 
 
 Hit = TypeVar("Hit")
@@ -323,6 +403,23 @@ class Session:
     expires_at: datetime | None
     is_active: bool | None
     related_episodes: Sequence[UUID] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecalledThought:
+    """One thought of a session that was found by its words.
+
+    Attributes:
+        position: Its place in the session's history, from 0.
+        score: BM25 of the query's words.
+    """
+
+    session_id: UUID
+    project_id: str
+    user_id: str | None
+    position: int
+    thought: Json
+    score: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

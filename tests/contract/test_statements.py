@@ -18,7 +18,14 @@ import psycopg
 import pytest
 from psycopg.pq import ExecStatus
 
-from pgrecall.models import Episode, Knowledge, Metric, OperationSummary, Session
+from pgrecall.models import (
+    Episode,
+    Knowledge,
+    Metric,
+    OperationSummary,
+    RecalledThought,
+    Session,
+)
 from pgrecall.sql import load, statement
 
 PYTHON_TYPES: dict[str, object] = {
@@ -81,6 +88,7 @@ PARAMETERS = {
 RECALL_PARAMETERS = {
     "age_weight": "double precision",
     "confidence_weight": "double precision",
+    "context": "boolean",
     "diversity": "double precision",
     "embedding": "vector",
     "explain": "boolean",
@@ -91,6 +99,7 @@ RECALL_PARAMETERS = {
     "min_similarity": "double precision",
     "outcome_weight": "double precision",
     "route": "text",
+    "text": "text",
 }
 ARRAYS = {
     "agent_versions": "text[]",
@@ -108,6 +117,7 @@ ARRAYS = {
 }
 RECORDS: dict[tuple[str, str], type] = {
     ("episodes", "taken"): Episode,
+    ("sessions", "recall"): RecalledThought,
     ("episodes", "record_outcome"): Episode,
     ("episodes", "get"): Episode,
     ("episodes", "list"): Episode,
@@ -224,14 +234,20 @@ def test_a_recalled_row_is_the_record_with_the_terms_of_its_score(
     _, columns = describe(connection, statement(topic, "recall"))
     record, terms = RECALLED[topic], columns[len(fields(RECALLED[topic])) :]
     check_columns(record, columns[: len(fields(record))])
+    numbers = ["similarity", "worth", "recency", "score", "relevance", "words", "evidence"]
+    if topic == "episodes":
+        numbers.insert(-1, "lent")
     assert [c[:2] for c in terms if c[0] != "repeats"] == [
-        ("similarity", "double precision"),
-        ("worth", "double precision"),
-        ("recency", "double precision"),
-        ("score", "double precision"),
+        *((name, "double precision") for name in numbers),
         ("account", "jsonb"),
     ]
     assert ("repeats", "uuid[]") in [c[:2] for c in terms] or topic == "knowledge"
+
+
+def test_a_neighbour_is_an_episode_beside_another(connection: psycopg.Connection[Any]) -> None:
+    _, (of, *columns) = describe(connection, statement("episodes", "neighbours"))
+    assert of[:2] == ("neighbour_of", "uuid")
+    check_columns(Episode, columns)
 
 
 def check_columns(record: type, columns: Sequence[tuple[str, str, bool | None]]) -> None:
@@ -257,6 +273,7 @@ def test_every_statement_is_covered() -> None:
         ("episodes", "lock"), ("episodes", "evidence_of"), ("episodes", "delete"),
         ("knowledge", "hold_evidence"), ("knowledge", "delete"), ("sessions", "expire"),
         ("sessions", "delete"), ("metrics", "record"), ("metrics", "prune"),
-        ("metrics", "sample"), ("transfer", "fill_outcomes"),
+        ("metrics", "sample"), ("metrics", "fold_words"), ("transfer", "fill_outcomes"),
+        ("episodes", "neighbours"),
     }  # fmt: skip
     assert used | without_rows_of_a_record == set(statements())

@@ -73,7 +73,7 @@ def test_the_commands_of_the_contract_exist() -> None:
     nouns = {
         "episodes": "record import export recall outcome show list delete",
         "knowledge": "add list recall show apply retire",
-        "sessions": "open show list close expire",
+        "sessions": "open show recall list close expire",
         "metrics": "prune",
         "pooler": "config",
         "monitor": "config",

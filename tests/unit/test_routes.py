@@ -87,7 +87,7 @@ def test_an_account_says_why() -> None:
     account = to_account(
         {
             "route": "codes", "tried": ["index", "codes"], "wanted": 30, "rows": 100_000,
-            "matching": 30_000, "considered": 30_120, "indexed": True, "coded": True,
+            "matching": 30_000, "considered": 30_120, "indexed": True, "coded": True, "words": None,
             "expected_ms": {"exact": 281.3, "codes": 11.2, "index": 1.2}, "choose_ms": 0.1,
             "search_ms": 9.0, "plan": [{"step": "Index Only Scan", "on": "episode_codes",
             "index": "episode_codes_pkey", "rows": 30_000, "removed": 0, "milliseconds": 8.0}],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Unpack
 from uuid import UUID
 
@@ -11,11 +12,18 @@ from pgvector import Vector
 from psycopg import AsyncConnection
 from psycopg.rows import class_row, dict_row, scalar_row, tuple_row
 
+from pgrecall._async.after import (
+    RERANK_SECONDS,
+    RERANK_TOKENS,
+    candidates,
+    reranked,
+    with_neighbours,
+)
 from pgrecall._async.recorder import AsyncRecorder, Embed
 from pgrecall._async.scope import AsyncScope
 from pgrecall.core.checks import check_fraction, check_limit, check_uuid, check_uuids
 from pgrecall.core.documents import to_json
-from pgrecall.core.episode_rows import to_recalled
+from pgrecall.core.episode_rows import new_episode, to_recalled
 from pgrecall.core.filters import episode_filters, project_filter
 from pgrecall.core.pages import to_page
 from pgrecall.core.ranking import HALF_LIFE, check_weights, ranking_parameters
@@ -31,8 +39,10 @@ from pgrecall.models import (
     Recalled,
     RecordedMany,
     Route,
+    SearchMode,
     VectorLike,
 )
+from pgrecall.reranking import Reranker
 from pgrecall.sql import statement
 
 
@@ -49,15 +59,7 @@ class AsyncEpisodeStore:
         self._recorder = AsyncRecorder(scope)
 
     def _new(self, values: Mapping[str, Any]) -> NewEpisode:
-        project_id = self._scope.project(values.get("project_id"))
-        if project_id is None:
-            raise InvalidInput(
-                "project_id is missing", hint="give project_id=, or use memory.project(...)"
-            )
-        try:
-            return NewEpisode(**{**values, "project_id": project_id})
-        except TypeError as error:
-            raise InvalidInput(f"not an episode: {error}") from error
+        return new_episode(self._scope.project(values.get("project_id")), values)
 
     async def prepare(self, **values: Any) -> NewEpisode:
         """Return an episode with its vector, ready to be recorded inside a transaction.
@@ -334,36 +336,52 @@ class AsyncEpisodeStore:
         half_life: timedelta | float = HALF_LIFE,
         diversity: float = 0.0,
         group_repeats: bool = True,
+        mode: SearchMode | None = None,
+        context: bool = True,
+        neighbours: bool = False,
+        rerank: Reranker | None = None,
+        rerank_seconds: float = RERANK_SECONDS,
         route: Route | None = None,
         explain: bool = False,
         connection: AsyncConnection[Any] | None = None,
         **filters: Unpack[EpisodeFilters],
     ) -> Hits[Recalled]:
-        """Return the most similar past decisions with their outcomes, best first.
+        """Return the past decisions that fit best, with their outcomes, best first.
 
-        The score is ``(1 - w - a) * similarity + w * quality + a * recency`` with
+        The score is ``(1 - w - a) * relevance + w * quality + a * recency`` with
         ``w = outcome_weight`` and ``a = age_weight``; an outcome that is not known counts as 0.5,
-        recency halves in every ``half_life``. As many are returned as match, up to ``limit``.
+        recency halves in every ``half_life``. Relevance is the similarity, lifted by words and
+        neighbours; of words alone, the share of what they could say. As many are returned as
+        match, up to ``limit``; by words alone, as many as hold one.
 
         Args:
-            query: What to look for, in words or as a perception; embedded by the memory's
-                embedder.
-            embedding: What to look for, as a vector, instead of words.
+            query: What to look for, in words or as a perception.
+            embedding: What to look for, as a vector; made of the query by the memory's embedder
+                unless given.
             limit: Most hits to return, 1 to 10,000.
-            min_similarity: Only hits at least this similar, -1 to 1.
+            min_similarity: Only hits at least this similar, -1 to 1; -1 lets those without a vector
+                pass.
             outcome_weight: How much a good outcome lifts a hit, 0 (not at all) to 1.
             age_weight: How much it lifts a hit to be new, 0 (not at all) to 1.
             half_life: Time in which recency halves, a timedelta or seconds; 30 days unless given.
             diversity: How much hits must differ from those before them, 0 (not at all) to 1:
                 maximal marginal relevance, with a lambda of ``1 - diversity``.
             group_repeats: Whether decisions that repeat another are one hit, which names them.
-            route: How to search; chosen by expected cost unless given.
+            mode: ``"hybrid"`` looks at words and vectors, ``"vector"`` or ``"words"`` at one of
+                them; all that there is to go by unless given.
+            context: Whether episodes next in time, of the same project and sprint, lend each other
+                evidence, as far as that of neighbours goes together; in modes with words.
+            neighbours: Whether each hit comes with the episodes next in time.
+            rerank: A function that looks at query and texts together, as
+                :class:`pgrecall.reranking.Reranker` says; it orders three times as many hits anew.
+            rerank_seconds: How long it may begin to look at more of them.
+            route: How to find the nearest vectors; chosen by expected cost unless given.
             explain: Tell what scores are made of, and what the recall did and why.
-            connection: A connection of yours; then give ``embedding``.
+            connection: A connection of yours; then give ``embedding``, or look at words alone.
             **filters: Which episodes, see :class:`pgrecall.models.EpisodeFilters`.
 
         Raises:
-            InvalidInput: A filter cannot be meant, or both or neither of text and vector.
+            InvalidInput: A filter cannot be meant, or there is not what the mode needs.
             InvalidVector: The vector has another dimension or no direction.
             EmbeddingError: The text could not be embedded.
         """
@@ -372,7 +390,7 @@ class AsyncEpisodeStore:
             _, filtered = self._filters(filters)
             weights = check_weights(outcome_weight, age_weight, "outcome_weight")
             parameters = ranking_parameters(
-                limit=limit,
+                limit=limit if rerank is None else candidates(limit),
                 min_similarity=min_similarity,
                 age_weight=weights.recency,
                 half_life=half_life,
@@ -380,12 +398,18 @@ class AsyncEpisodeStore:
                 route=route,
                 explain=explain,
             )
-            parameters |= {"outcome_weight": weights.worth, "group": bool(group_repeats)}
-            parameters["embedding"] = await self._scope.query_vector(
-                query, embedding, connection, measured
-            )
+            parameters |= {"outcome_weight": weights.worth}
+            parameters |= {"group": bool(group_repeats), "context": bool(context)}
+            parameters |= await self._scope.query(query, embedding, mode, connection, measured)
             rows = await self._scope.recall("episodes", filtered, parameters, connection)
             hits = Hits(to_recalled(row, weights) for row in rows if row[0] is not None)
+            if rerank is not None:
+                text = self._scope.query_text(query)
+                hits = await reranked(
+                    hits, text, rerank, rerank_seconds, partial(_text_of, self._scope), limit
+                )
+            if neighbours:
+                hits = await with_neighbours(self._database, hits, connection)
             measured.results = len(hits)
         if explain:
             hits.account = measured.account_for(rows[0][-1])
@@ -424,3 +448,9 @@ class AsyncEpisodeStore:
                 deleted = await run(lent, text, parameters, scalar_row)
             measured.results = len(deleted)
         return len(deleted)
+
+
+def _text_of(scope: AsyncScope, hit: Recalled) -> str:
+    episode = hit.episode
+    documents = (episode.perception, episode.reasoning, episode.action)
+    return scope.render(*documents, max_tokens=RERANK_TOKENS)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pgvector import Vector
 from psycopg import AsyncConnection
 from psycopg.rows import tuple_row
 
@@ -14,10 +13,11 @@ from pgrecall._async.database import AsyncDatabase
 from pgrecall._async.metrics import AsyncMetricStore
 from pgrecall._async.runtime import call_blocking
 from pgrecall.core.filters import recall_filter, scope_text
+from pgrecall.core.ranking import choose_mode
 from pgrecall.core.vectors import to_vector
 from pgrecall.embedding.base import Embedder, Mode, RenderEpisode
 from pgrecall.errors import EmbeddingError, InvalidInput
-from pgrecall.models import Json, VectorLike
+from pgrecall.models import Json, SearchMode, VectorLike
 from pgrecall.sql import statement
 from pgrecall.telemetry.operations import Embedding, Operation, OperationName, Telemetry
 
@@ -83,31 +83,43 @@ class AsyncScope:
             )
         return vectors
 
-    async def query_vector(
+    async def query(
         self,
         query: str | Json | None,
         embedding: VectorLike | None,
+        mode: SearchMode | None,
         connection: AsyncConnection[Any] | None,
         operation: Operation,
-    ) -> Vector:
-        """Return the vector of a query given as text, as a situation or as a vector.
+    ) -> dict[str, Any]:
+        """Return the parameters that say what to look for: ``embedding`` and ``text``.
+
+        Args:
+            query: A text, or a situation.
+            embedding: A vector; made from the text where it is wanted and not given.
+            mode: What is to be looked at; what there is, unless given.
+            connection: A connection of the caller, who then has the vector ready.
+            operation: What it is for.
 
         Raises:
-            InvalidInput: Both or neither were given, or text on a caller's connection.
+            InvalidInput: What the mode needs was not given.
             InvalidVector: The vector cannot be searched for.
         """
-        if (query is None) == (embedding is None):
-            raise InvalidInput(
-                "give either a text or embedding=", hint="one of the two says what to look for"
-            )
+        text = None if query is None else self.query_text(query)
+        has_vector = embedding is not None or self.embedder.available
+        mode = choose_mode(mode, has_text=text is not None, has_vector=has_vector,
+                           given=embedding is not None)  # fmt: skip
+        if mode == "words":
+            return {"embedding": None, "text": text}
         if embedding is None:
             if connection is not None:
                 raise InvalidInput(
                     "no text can be embedded while your transaction waits",
-                    hint="embed it first with memory.embed(text), and give embedding=",
+                    hint="embed it first with memory.embed(text) and give embedding= as well, or "
+                    'search with mode="words"',
                 )
-            embedding = (await self.embed([self._query_text(query)], "query", operation))[0]
-        return to_vector(embedding, self.dimensions)
+            embedding = (await self.embed([text or ""], "query", operation))[0]
+        vector = to_vector(embedding, self.dimensions)
+        return {"embedding": vector, "text": text if mode == "hybrid" else None}
 
     async def recall(
         self,
@@ -131,13 +143,18 @@ class AsyncScope:
             tuple_row,
             connection=connection,
         )
-        if connection is None:
+        if connection is None and parameters["embedding"] is not None:
             self.metrics.sample(
                 topic, parameters["embedding"], parameters["limit"], text, filters.get("project_id")
             )
         return rows
 
-    def _query_text(self, query: str | Json | None) -> str:
+    def query_text(self, query: str | Json | None) -> str:
+        """Return the words of a query.
+
+        Raises:
+            InvalidInput: There are none.
+        """
         if isinstance(query, Mapping):
             query = self.render(query, {}, {}, max_tokens=self.embedder.max_tokens)
         if not isinstance(query, str) or not query.strip():

@@ -12,6 +12,7 @@ from pgvector import Vector
 from psycopg import Connection
 from psycopg.rows import class_row, scalar_row
 
+from pgrecall._sync.after import RERANK_SECONDS, RERANK_TOKENS, candidates, reranked
 from pgrecall._sync.scope import Scope
 from pgrecall.core.checks import (
     check_fraction,
@@ -35,8 +36,10 @@ from pgrecall.models import (
     Page,
     RecalledKnowledge,
     Route,
+    SearchMode,
     VectorLike,
 )
+from pgrecall.reranking import Reranker
 from pgrecall.sql import statement
 from pgrecall.telemetry.operations import Operation
 
@@ -234,18 +237,23 @@ class KnowledgeStore:
         age_weight: float = 0.0,
         half_life: timedelta | float = HALF_LIFE,
         diversity: float = 0.0,
+        mode: SearchMode | None = None,
+        rerank: Reranker | None = None,
+        rerank_seconds: float = RERANK_SECONDS,
         route: Route | None = None,
         explain: bool = False,
         connection: Connection[Any] | None = None,
     ) -> Hits[RecalledKnowledge]:
-        """Return the knowledge nearest to a situation, best first.
+        """Return the knowledge that fits a situation best, best first.
 
-        The score is ``(1 - w - a) * similarity + w * confidence + a * recency`` with
+        The score is ``(1 - w - a) * relevance + w * confidence + a * recency`` with
         ``w = confidence_weight`` and ``a = age_weight``; recency halves in every ``half_life``.
+        Relevance is as in the recall of episodes.
 
         Args:
-            query: The situation, in words or as a perception; embedded by the memory's embedder.
-            embedding: The situation as a vector, instead of words.
+            query: The situation, in words or as a perception.
+            embedding: The situation as a vector; made of the query by the memory's embedder unless
+                given.
             project_id: Of this project, and what all share.
             knowledge_type: Only of this kind.
             active: Only active (True), only retired or candidate (False), or all (None).
@@ -256,12 +264,17 @@ class KnowledgeStore:
             age_weight: How much it lifts a hit to be new, 0 (not at all) to 1.
             half_life: Time in which recency halves, a timedelta or seconds; 30 days unless given.
             diversity: How much hits must differ from those before them, 0 (not at all) to 1.
-            route: How to search; chosen by expected cost unless given.
+            mode: ``"hybrid"`` looks at words and vectors, ``"vector"`` or ``"words"`` at one of
+                them; all that there is to go by unless given.
+            rerank: A function that looks at query and texts together, as
+                :class:`pgrecall.reranking.Reranker` says; it orders three times as many hits anew.
+            rerank_seconds: How long it may begin to look at more of them.
+            route: How to find the nearest vectors; chosen by expected cost unless given.
             explain: Tell what scores are made of, and what the recall did and why.
-            connection: A connection of yours; then give ``embedding``.
+            connection: A connection of yours; then give ``embedding``, or look at words alone.
 
         Raises:
-            InvalidInput: A filter cannot be meant, or both or neither of text and vector.
+            InvalidInput: A filter cannot be meant, or there is not what the mode needs.
         """
         with self._scope.measure("recall_knowledge", project_id, connection) as measured:
             project_id = self._scope.project(project_id)
@@ -273,7 +286,7 @@ class KnowledgeStore:
             )
             weights = check_weights(confidence_weight, age_weight, "confidence_weight")
             parameters = ranking_parameters(
-                limit=limit,
+                limit=limit if rerank is None else candidates(limit),
                 min_similarity=min_similarity,
                 age_weight=weights.recency,
                 half_life=half_life,
@@ -282,11 +295,12 @@ class KnowledgeStore:
                 explain=explain,
             )
             parameters["confidence_weight"] = weights.worth
-            parameters["embedding"] = self._scope.query_vector(
-                query, embedding, connection, measured
-            )
+            parameters |= self._scope.query(query, embedding, mode, connection, measured)
             rows = self._scope.recall("knowledge", filters, parameters, connection)
             hits = Hits(to_recalled_knowledge(row, weights) for row in rows if row[0] is not None)
+            if rerank is not None:
+                text = self._scope.query_text(query)
+                hits = reranked(hits, text, rerank, rerank_seconds, _text_of, limit)
             measured.results = len(hits)
         if explain:
             hits.account = measured.account_for(rows[0][-1])
@@ -391,3 +405,8 @@ class KnowledgeStore:
             where = f" of project {project_id!r} or shared" if project_id is not None else ""
             raise NotFound(f"there is no {active}knowledge {wanted}{where}")
         return rows[0]
+
+
+def _text_of(hit: RecalledKnowledge) -> str:
+    known = hit.knowledge
+    return render_knowledge(known.description, known.content, max_tokens=RERANK_TOKENS)

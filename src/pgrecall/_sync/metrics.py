@@ -24,7 +24,7 @@ from pgrecall.core.pages import decode_cursor, to_page
 from pgrecall.errors import InvalidInput, PgrecallError
 from pgrecall.models import Metric, OperationSummary, Page
 from pgrecall.sql import statement
-from pgrecall.telemetry.operations import Operation, OperationName, Telemetry
+from pgrecall.telemetry.operations import WORDED, Operation, OperationName, Telemetry
 
 FLUSH_SECONDS = 5.0
 FLUSH_ROWS = 500
@@ -58,6 +58,7 @@ class MetricStore:
         self._pid = os.getpid()
         self._samples: deque[tuple[str, Vector, int, str, str | None]] = deque(maxlen=KEPT_SAMPLES)
         self._writing = Lock()
+        self._worded = False  # whether texts were written since words were counted in
         self.lost = 0
 
     def start(self) -> None:
@@ -114,6 +115,7 @@ class MetricStore:
         if len(self._waiting) >= KEPT_ROWS:
             self.lost += 1
             return
+        self._worded = self._worded or operation.name in WORDED
         self._waiting.append((time.time(), operation))
         if len(self._waiting) == FLUSH_ROWS and self._periodic is not None:
             self._periodic.wake()
@@ -124,6 +126,16 @@ class MetricStore:
         """Keep one of many queries until the next write, to be posed again exactly later."""
         if self._enabled and self._chance.random() < self._sample_rate:
             self._samples.append((kind, query, wanted, filter_, project_id))
+
+    def _fold_words(self) -> None:
+        """Count in the words of what was written, so that neither a writer nor a search has to."""
+        if not self._worded:
+            return
+        self._worded = False
+        try:
+            self._writer.execute(statement("metrics", "fold_words"), {})
+        except PgrecallError as error:
+            logger.warning("words could not be counted in, which slows searches down: %s", error)
 
     def _write_samples(self) -> None:
         samples = [self._samples.popleft() for _ in range(len(self._samples))]
@@ -278,8 +290,9 @@ class MetricStore:
         return deleted
 
     def _keep_house(self) -> None:
-        """Write what waits, and once an hour delete what is too old."""
+        """Write what waits, count words in, and once an hour delete what is too old."""
         self.flush()
+        self._fold_words()
         keep_days = self._database.settings.metrics_keep_days
         if not keep_days or time.monotonic() < self._next_prune:
             return

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -14,10 +14,10 @@ from psycopg.rows import class_row
 from pgrecall._sync.scope import Scope
 from pgrecall.core.checks import check_limit, check_ttl, check_uuid
 from pgrecall.core.documents import check_text, to_json
-from pgrecall.core.filters import project_filter, scope_text, session_filters
+from pgrecall.core.filters import project_filter, recall_filter, scope_text, session_filters
 from pgrecall.core.pages import to_page
 from pgrecall.errors import InvalidInput, NotFound
-from pgrecall.models import Json, Page, Session
+from pgrecall.models import Json, Page, RecalledThought, Session
 from pgrecall.sql import statement
 from pgrecall.telemetry.operations import Operation
 
@@ -161,6 +161,47 @@ class SessionStore:
             page = to_page(rows, limit, lambda row: (row.last_updated, row.session_id))
             measured.results = len(page)
         return page
+
+    def recall(
+        self,
+        query: str | Json,
+        *,
+        project_id: str | None = None,
+        user_id: str | None = None,
+        active: bool | None = None,
+        limit: int = 10,
+        connection: Connection[Any] | None = None,
+    ) -> Sequence[RecalledThought]:
+        """Return the thoughts of sessions that fit the words of a query best, best first.
+
+        Args:
+            query: What to look for, in words or as a document.
+            project_id: Only in sessions of this project.
+            user_id: Only in sessions for this user.
+            active: Only in live ones (True), or only in ended ones (False).
+            limit: Most thoughts to return, 1 to 10,000.
+            connection: A connection of yours.
+
+        Raises:
+            InvalidInput: A filter cannot be meant, or there are no words.
+        """
+        with self._scope.measure("recall_thoughts", project_id, connection) as measured:
+            _, filters = session_filters(
+                project_id=self._scope.project(project_id), user_id=user_id, active=active
+            )
+            asked = self._scope.query(query, None, "words", connection, measured)
+            rows = self._database.fetch(
+                statement("sessions", "recall"),
+                {
+                    "text": asked["text"],
+                    "limit": check_limit(limit),
+                    "filter": recall_filter(filters),
+                },
+                class_row(RecalledThought),
+                connection=connection,
+            )
+            measured.results = len(rows)
+        return rows
 
     def update_context(
         self,

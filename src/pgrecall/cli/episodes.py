@@ -186,17 +186,22 @@ def recall(
     reasoning: InReasoning = None,
     action: InAction = None,
     outcome: InOutcome = None,
+    mode: recalling.Mode = None,
+    context: Annotated[
+        bool,
+        typer.Option("--context/--no-context", help="Whether neighbours in time lend evidence."),
+    ] = True,
     route: recalling.RouteName = None,
     explain: recalling.Explain = False,
     dsn: options.Dsn = None,
     embedder: options.EmbedderName = None,
     as_json: options.JsonFlag = None,
 ) -> None:
-    """Show the most similar past decisions with their outcomes, best first.
+    """Show the past decisions that fit best, with their outcomes, best first.
 
-    The score is (1 - W - A) * similarity + W * quality + A * recency; an outcome that is not known
-    counts as 0.5, and recency halves in every --half-life. With --json, --explain prints an object
-    with hits and account.
+    The score is (1 - W - A) * relevance + W * quality + A * recency; an outcome that is not known
+    counts as 0.5, and recency halves in every --half-life. Relevance is the similarity, lifted by
+    words and neighbours. With --json, --explain prints an object with hits and account.
     """
     show = printer(as_json)
     filters = options.episode_filters(
@@ -218,6 +223,8 @@ def recall(
     with open_memory(dsn, embedder) as memory:
         hits = memory.episodes.recall(
             text,
+            mode=mode,  # type: ignore[arg-type]  # checked there
+            context=context,
             limit=limit,
             min_similarity=min_similarity,
             outcome_weight=outcome_weight,
@@ -263,7 +270,7 @@ def _table_of_hits(show: Printer, hits: Hits[Recalled], *, one_project: bool) ->
         [
             (
                 hit.score,
-                hit.similarity,
+                recalling.similarity_of(hit.similarity),
                 quality(hit.episode.outcome_quality),
                 hit.episode.timestamp.astimezone().date().isoformat(),
                 hit.episode.project_id,

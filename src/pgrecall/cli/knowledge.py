@@ -171,16 +171,18 @@ def recall(
     age_weight: recalling.AgeWeight = 0.0,
     half_life: recalling.HalfLife = "30",
     diversity: recalling.Diversity = 0.0,
+    mode: recalling.Mode = None,
     route: recalling.RouteName = None,
     explain: recalling.Explain = False,
     dsn: options.Dsn = None,
     embedder: options.EmbedderName = None,
     as_json: options.JsonFlag = None,
 ) -> None:
-    """Show the knowledge nearest to a situation, best first.
+    """Show the knowledge that fits a situation best, best first.
 
-    The score is (1 - W - A) * similarity + W * confidence + A * recency; recency halves in every
-    --half-life. With --json, --explain prints an object with hits and account.
+    The score is (1 - W - A) * relevance + W * confidence + A * recency; recency halves in every
+    --half-life. Relevance is the similarity, lifted by words. With --json, --explain prints an
+    object with hits and account.
     """
     show = printer(as_json)
     life = recalling.parse_duration(half_life, "--half-life")
@@ -191,6 +193,7 @@ def recall(
             knowledge_type=kind,  # type: ignore[arg-type]  # checked there
             active=_active(active),
             min_confidence=min_confidence,
+            mode=mode,  # type: ignore[arg-type]  # checked there
             limit=limit,
             min_similarity=min_similarity,
             confidence_weight=confidence_weight,
@@ -224,7 +227,7 @@ def _table_of_hits(show: Printer, hits: Sequence[RecalledKnowledge]) -> None:
         [
             (
                 hit.score,
-                hit.similarity,
+                recalling.similarity_of(hit.similarity),
                 quality(hit.knowledge.confidence),
                 quality(hit.knowledge.success_rate),
                 hit.knowledge.knowledge_type,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rich.text import Text
 
-    from pgrecall.models import Account, Hits, PlanStep, Terms
+    from pgrecall.models import Account, Hits, PlanStep, Terms, Wording
 
 AgeWeight: TypeAlias = Annotated[
     float, typer.Option("--age-weight", metavar="A", help="How much being new lifts a hit, 0 to 1.")
@@ -39,6 +39,12 @@ RouteName: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--route", metavar="ROUTE", help="exact, codes or index, instead of what is cheapest."
+    ),
+]
+Mode: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--mode", metavar="MODE", help="hybrid, vector or words, instead of all that there is."
     ),
 ]
 Explain: TypeAlias = Annotated[
@@ -78,13 +84,31 @@ def terms_of(terms: Terms | None, score: float, worth: str) -> str | None:
     parts = [
         f"{weight:.2f} * {value:.3f} {name}"
         for weight, value, name in (
-            (terms.similarity_weight, terms.similarity, "similarity"),
+            (terms.relevance_weight, terms.relevance, _relevance(terms)),
             (terms.worth_weight, terms.worth, worth),
             (terms.recency_weight, terms.recency, "recency"),
         )
         if weight
     ]
     return f"{' + '.join(parts)} = {score:.3f}"
+
+
+def _relevance(terms: Terms) -> str:
+    """Return what relevance is made of."""
+    if terms.evidence is None:
+        return "similarity"
+    parts = (
+        ("words", terms.evidence.words),
+        ("vector", terms.evidence.surprise),
+        ("neighbours", terms.evidence.lent),
+    )
+    said = ", ".join(f"{name} {nats:.1f}" for name, nats in parts if nats)
+    return f"relevance ({said or 'nothing'})"
+
+
+def similarity_of(similarity: float | None) -> Cell:
+    """Return a similarity for a table; nothing where no vectors were compared."""
+    return faint("none") if similarity is None else similarity
 
 
 def with_terms(cell: str | None, terms: str | None) -> Cell:
@@ -102,18 +126,22 @@ def show_account(show: Printer, account: Account | None) -> None:
     """Print what a recall did, and why; the reasons name what each route was expected to take."""
     if account is None:
         return
-    rows = (
-        f"{account.rows:,} in the table, {account.matching:,} match, {account.considered:,} "
-        f"considered for the {account.wanted:,} nearest"
-    )
+    rows = f"{account.considered:,} considered for the {account.wanted:,} best"
+    if account.rows is not None and account.matching is not None:
+        rows = f"{account.rows:,} in the table, {account.matching:,} match, {rows}"
     times = (
         f"{account.total_ms:.1f} ms: embedding {account.embed_ms:.1f}, choosing "
         f"{account.choose_ms:.1f}, searching {account.search_ms:.1f} (twice, to have the plan)"
     )
+    words = account.words
+    if words is not None:
+        times += f", words {words.milliseconds:.1f}"
     show.line()
     show.fields(
         [
-            ("route", account.route),
+            ("mode", account.mode),
+            *([("words", _said(words))] if words is not None else []),
+            ("route", account.route or "none"),
             ("why", account.why),
             ("tried", ", then ".join(account.tried)),
             ("rows", rows),
@@ -123,6 +151,14 @@ def show_account(show: Printer, account: Account | None) -> None:
     if account.plan:
         show.line()
         _table_of_steps(show, account.plan)
+
+
+def _said(words: Wording) -> str:
+    """Return what was looked for by words, the rarest first."""
+    terms = sorted(words.terms, key=lambda term: -term.weight * term.idf)
+    said = ", ".join(f"{term.word} {term.weight * term.idf:.1f}" for term in terms)
+    more = "" if words.complete else "; only the texts with the rarest words were scored"
+    return f"{said or 'none that any text holds'} (nats); {words.considered:,} texts{more}"
 
 
 def _table_of_steps(show: Printer, steps: Sequence[PlanStep]) -> None:

@@ -11,7 +11,9 @@ from pgrecall.cli.opening import open_memory
 from pgrecall.cli.output import Column, Printer, choose, faint, printer
 
 if TYPE_CHECKING:
-    from pgrecall.models import Session
+    from collections.abc import Sequence
+
+    from pgrecall.models import RecalledThought, Session
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -59,6 +61,59 @@ def show_one(
     show = printer(as_json)
     with open_memory(dsn) as memory:
         _show_one(show, memory.sessions.get(session_id, project_id=project))
+
+
+@app.command()
+def recall(
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="What to look for, in words.")],
+    project: options.Project = None,
+    user: Annotated[str | None, typer.Option(metavar="ID", help="Only for this user.")] = None,
+    active: Annotated[
+        bool | None,
+        typer.Option("--active/--ended", help="Only live, or only ended ones.", show_default=False),
+    ] = None,
+    limit: options.Limit = 10,
+    dsn: options.Dsn = None,
+    as_json: options.JsonFlag = None,
+) -> None:
+    """Show the thoughts of sessions that fit some words best, best first."""
+    show = printer(as_json)
+    with open_memory(dsn) as memory:
+        hits = memory.sessions.recall(
+            text, project_id=project, user_id=user, active=active, limit=limit
+        )
+    if show.as_json:
+        show.data(hits)
+    elif hits:
+        _table_of_thoughts(show, hits)
+    else:
+        show.line("No thought has these words.")
+
+
+def _table_of_thoughts(show: Printer, hits: Sequence[RecalledThought]) -> None:
+    from pgrecall.core.text import render_episode
+
+    show.table(
+        [
+            Column(name="score", right=True),
+            Column(name="project", from_width=90),
+            Column(name="user", from_width=110),
+            Column(name="thought", wraps=True, share=3),
+            Column(name="no.", right=True),
+            Column(name="session"),
+        ],
+        [
+            (
+                hit.score,
+                hit.project_id,
+                hit.user_id or faint("none"),
+                render_episode(hit.thought, {}, {}, max_tokens=64) or None,
+                hit.position + 1,
+                str(hit.session_id),
+            )
+            for hit in hits
+        ],
+    )
 
 
 @app.command("list")

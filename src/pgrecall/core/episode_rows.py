@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any, overload
 from uuid import UUID, uuid4
@@ -13,7 +13,7 @@ from pgvector import Vector
 from pgrecall.core.checks import check_control_mode, check_fraction, check_time, check_uuid
 from pgrecall.core.documents import check_text, from_json, same_json, to_json
 from pgrecall.core.filters import scope_text
-from pgrecall.core.ranking import Weights
+from pgrecall.core.ranking import Weights, to_evidence
 from pgrecall.core.vectors import to_vector
 from pgrecall.errors import Conflict, InvalidInput
 from pgrecall.models import Episode, NewEpisode, Recalled
@@ -40,6 +40,22 @@ class EpisodeRow:
     sprint_id: str | None
     chronicle_note_id: UUID | None
     external_id: str | None
+
+
+def new_episode(project_id: str | None, values: Mapping[str, Any]) -> NewEpisode:
+    """Return an episode of a project.
+
+    Raises:
+        InvalidInput: There is no project, or a value is none of an episode.
+    """
+    if project_id is None:
+        raise InvalidInput(
+            "project_id is missing", hint="give project_id=, or use memory.project(...)"
+        )
+    try:
+        return NewEpisode(**{**values, "project_id": project_id})
+    except TypeError as error:
+        raise InvalidInput(f"not an episode: {error}") from error
 
 
 def to_row(new: NewEpisode, *, dimensions: int, max_bytes: int) -> EpisodeRow:
@@ -201,13 +217,25 @@ def _refuse_other_content(row: EpisodeRow, standing: Episode) -> None:
         )
 
 
+def beside(hits: Iterable[Recalled], rows: Iterable[Sequence[Any]]) -> Iterable[Recalled]:
+    """Return hits with the episodes of rows: whose neighbour it is, then its columns."""
+    near: dict[UUID, list[Episode]] = {}
+    for of, *columns in rows:
+        episode = Episode(**dict(zip(EPISODE_FIELDS, columns, strict=True)))
+        near.setdefault(of, []).append(episode)
+    return [replace(hit, neighbours=tuple(near.get(hit.episode.episode_id, ()))) for hit in hits]
+
+
 def to_recalled(values: Sequence[Any], weights: Weights) -> Recalled:
     """Return a hit from a row of ``recall``: the columns, then the terms of its score."""
-    *columns, similarity, worth, recency, score, repeats, account = values
+    (*columns, similarity, worth, recency, score, repeats,
+     relevance, words, lent, evidence, account) = values  # fmt: skip
     return Recalled(
         episode=Episode(**dict(zip(EPISODE_FIELDS, columns, strict=True))),
         similarity=similarity,
         score=score,
         repeats=tuple(repeats),
-        terms=None if account is None else weights.terms(similarity, worth, recency),
+        terms=None
+        if account is None
+        else weights.terms(relevance, worth, recency, to_evidence(words, lent, evidence)),
     )

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from pgrecall.core.checks import check_uuids
-from pgrecall.core.ranking import Weights
+from pgrecall.core.ranking import Weights, to_evidence
 from pgrecall.errors import InvalidInput
 from pgrecall.models import Knowledge, RecalledKnowledge
 
@@ -44,10 +44,12 @@ def check_evidence(
 
 def to_recalled_knowledge(values: Sequence[Any], weights: Weights) -> RecalledKnowledge:
     """Return a hit from a row of ``recall``: the columns, then the terms of its score."""
-    *columns, similarity, worth, recency, score, account = values
+    (*columns, similarity, worth, recency, score, relevance, words, evidence, account) = values
     return RecalledKnowledge(
         knowledge=Knowledge(**dict(zip(KNOWLEDGE_FIELDS, columns, strict=True))),
         similarity=similarity,
         score=score,
-        terms=None if account is None else weights.terms(similarity, worth, recency),
+        terms=None
+        if account is None
+        else weights.terms(relevance, worth, recency, to_evidence(words, 0.0, evidence)),
     )

@@ -21,7 +21,7 @@ from itertools import pairwise
 from types import CodeType, MappingProxyType
 from typing import Any, Final, get_args
 
-from pgrecall.models import Account, PlanStep, Route
+from pgrecall.models import Account, PlanStep, Route, SearchMode, Wording, WordTerm
 
 ROUTES: Final[tuple[Route, ...]] = get_args(Route)
 
@@ -112,9 +112,18 @@ def choose(situation: Situation) -> Route:
 
 def to_account(told: Mapping[str, Any], *, embed_ms: float, total_ms: float) -> Account:
     """Return what the database tells of a recall as a record, with the client's times."""
-    values = {**told, "tried": tuple(told["tried"]), "embed_ms": embed_ms, "total_ms": total_ms}
+    values = {**told, "tried": tuple(told["tried"] or ()), "embed_ms": embed_ms}
+    values["total_ms"] = total_ms
     values["plan"] = tuple(PlanStep(**step) for step in told["plan"])
-    return Account(**values, why=_why(told))
+    words = told["words"]
+    if words is not None:
+        values["words"] = Wording(
+            **{**words, "lends": tuple(words["lends"])}
+            | {"terms": tuple(WordTerm(**term) for term in words["terms"])}
+        )
+    mode: SearchMode = "vector" if words is None else "words" if told["route"] is None else "hybrid"
+    why = "no vectors were compared" if told["route"] is None else _why(told)
+    return Account(**values, mode=mode, why=why)
 
 
 def _why(told: Mapping[str, Any]) -> str:

@@ -228,7 +228,7 @@ def _step(episodes: Episodes, situation: Situation, project_id: str, chance: ran
 def _memory(hit: Recalled) -> Recollection:
     episode = hit.episode
     return Recollection(
-        similarity=hit.similarity,
+        similarity=hit.similarity or 0.0,
         practice=str(episode.action.get("practice", "")),
         quality=episode.outcome_quality or 0.0,
         troubles=frozenset(troubles_in(episode.perception)),

@@ -146,10 +146,17 @@ DELETE FROM public.agent_episodes AS e
 WHERE e.episode_id = ANY (%(episode_ids)b::uuid[]) /* filters */
 RETURNING e.episode_id
 
+-- name: neighbours
+SELECT n.id AS neighbour_of, /* include: columns */
+FROM pgrecall.neighbours(%(episode_ids)b::uuid[]) AS n
+JOIN public.agent_episodes AS e ON e.episode_id = n.neighbour
+ORDER BY e.timestamp, e.episode_id
+
 -- name: recall
 -- Routes, their choice and the ranking are functions of the database, for callers of SQL as well.
 SELECT r.*
 FROM pgrecall.recall_episodes(
     %(embedding)b::vector, %(limit)s::integer, %(filter)s::jsonb, %(min_similarity)s::float8,
     %(outcome_weight)s::float8, %(age_weight)s::float8, %(half_life)s::interval,
-    %(diversity)s::float8, %(group)s::boolean, %(route)s::text, %(explain)s::boolean) AS r
+    %(diversity)s::float8, %(group)s::boolean, %(route)s::text, %(explain)s::boolean,
+    %(text)s::text, %(context)s::boolean) AS r

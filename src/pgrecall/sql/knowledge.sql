@@ -88,4 +88,4 @@ SELECT r.*
 FROM pgrecall.recall_knowledge(
     %(embedding)b::vector, %(limit)s::integer, %(filter)s::jsonb, %(min_similarity)s::float8,
     %(confidence_weight)s::float8, %(age_weight)s::float8, %(half_life)s::interval,
-    %(diversity)s::float8, %(route)s::text, %(explain)s::boolean) AS r
+    %(diversity)s::float8, %(route)s::text, %(explain)s::boolean, %(text)s::text) AS r

@@ -30,6 +30,9 @@ FROM unnest(
     %(results_counts)b::integer[], %(project_ids)b::text[]
 ) AS n(at, operation_type, duration_ms, results_count, project_id)
 
+-- name: fold_words
+SELECT pgrecall.fold_words() AS folded
+
 -- name: list
 -- Rows without a time, which only hand-written statements make, belong to no period.
 SELECT /* include: columns */

@@ -36,6 +36,10 @@ WHERE true /* filters */
 ORDER BY coalesce(s.last_updated, 'epoch') DESC, s.session_id DESC
 LIMIT %(limit)s
 
+-- name: recall
+SELECT r.*
+FROM pgrecall.recall_thoughts(%(text)s::text, %(limit)s::integer, %(filter)s::jsonb) AS r
+
 -- name: update
 -- One statement for every change of a live session, so that each is atomic: context is merged
 -- key by key at its top level, thoughts and episodes are appended, the rest replaced if given.

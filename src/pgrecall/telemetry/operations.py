@@ -41,6 +41,7 @@ SessionOperation = Literal[
     "open_session",
     "get_session",
     "list_sessions",
+    "recall_thoughts",
     "update_session",
     "close_session",
     "expire_sessions",
@@ -60,6 +61,19 @@ TABLES: dict[str, str] = {
     for name in get_args(names)
 }
 """Every operation there is, with the table that it is about."""
+
+WORDED = frozenset(
+    {
+        "record_episode",
+        "record_episodes",
+        "delete_episodes",
+        "add_knowledge",
+        "delete_knowledge",
+        "update_session",
+        "delete_session",
+    }
+)
+"""Operations by which texts come or go."""
 
 CANCELLED = "Cancelled"
 """The failure of an operation that its caller gave up."""

@@ -66,7 +66,13 @@ def test_recall_finds_the_similar_one_and_its_outcome(run: Run, project: str) ->
     near = record(run, project, "declining velocity and a large backlog", quality="0.9")
     hits = run("episodes", "recall", "large backlog", "--project", project, "--limit", "1").data
     assert [hit["episode"]["episode_id"] for hit in hits] == [near["episode_id"]]
-    assert set(hits[0]) == {"episode", "similarity", "score", "repeats", "terms"}
+    assert set(hits[0]) == {
+        "episode", "similarity", "score", "repeats", "terms", "reranked", "neighbours",
+    }  # fmt: skip
+    by_words = ("episodes", "recall", "backlog", "--project", project, "--mode", "words")
+    (hit,) = run(*by_words, "--no-context").data
+    assert (hit["episode"]["episode_id"], hit["similarity"]) == (near["episode_id"], None)
+    assert "choose one of" in run("episodes", "recall", "x", "--mode", "luck", code=2).err
     good = run("episodes", "recall", "outage", "--project", project, "--min-quality", "0.8").data
     assert [hit["episode"]["outcome_quality"] for hit in good] == [0.9]
     assert run("episodes", "recall", "x", "--project", f"{project}-none").data == []

@@ -48,17 +48,19 @@ def test_the_account_and_the_terms(run: Run, project: str) -> None:
     assert set(told) == {"hits", "account"}
     (hit,) = told["hits"]
     terms = hit["terms"]
-    weights = [terms[f"{name}_weight"] for name in ("similarity", "worth", "recency")]
+    weights = [terms[f"{name}_weight"] for name in ("relevance", "worth", "recency")]
     assert weights == [0.5, 0.25, 0.25]
     assert terms["worth"] == 0.9
-    total = sum(
-        terms[f"{name}_weight"] * terms[name] for name in ("similarity", "worth", "recency")
-    )
+    total = sum(terms[f"{name}_weight"] * terms[name] for name in ("relevance", "worth", "recency"))
     assert total == pytest.approx(hit["score"])
     account = told["account"]
     assert account["tried"][-1] == account["route"]
     assert set(account["expected_ms"]) == {"exact", "codes", "index"}
     assert account["plan"]
+    evidence = terms["evidence"]
+    parts = evidence["words"] + evidence["surprise"] + evidence["lent"]
+    assert parts == pytest.approx(evidence["total"])
+    assert {term["word"] for term in account["words"]["terms"]} == {"declin", "veloc"}
 
 
 def test_without_it_json_is_the_list_of_hits(run: Run, project: str) -> None:
@@ -74,7 +76,8 @@ def test_explained_in_words(run: Run, project: str, monkeypatch: pytest.MonkeyPa
         text = run("episodes", "recall", "velocity", "--project", project, "--explain", "--table",
                    "--route", "codes").out  # fmt: skip
         words = " ".join(text.split())
-        assert "similarity" in words
+        for part in ("relevance", "vector", "mode hybrid", "words veloc"):
+            assert part in words
         assert "outcome" in words
         assert "recency" not in words  # it has no weight
         for part in ("route codes", "why about", "tried codes", "considered", "embedding",

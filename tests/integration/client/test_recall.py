@@ -36,7 +36,8 @@ def test_words_find_the_episode_that_has_them(memory: Memory, make_episode: Any)
         memory.episodes.record(**make_episode(perception={"topic": topic}))
     hits = memory.episodes.recall("disk nearly full", project_id="apollo", limit=2)
     assert hits[0].episode == wanted
-    assert hits[0].similarity > hits[1].similarity
+    assert (hits[0].similarity or 0) > (hits[1].similarity or 0)
+    assert hits[0].score > hits[1].score
     assert len(hits) == 2
 
 
@@ -141,9 +142,16 @@ def test_minimum_similarity(memory: Memory, make_episode: Any) -> None:
     assert memory.episodes.recall(embedding=query, min_similarity=1.0) == []
 
 
-def test_episodes_without_a_vector_are_not_found(memory: Memory, make_episode: Any) -> None:
-    memory.episodes.record(**make_episode(), embed="later")
-    assert memory.episodes.recall("backlog") == []
+def test_episodes_without_a_vector_are_found_by_words_alone(
+    memory: Memory, make_episode: Any
+) -> None:
+    episode = memory.episodes.record(**make_episode(), embed="later")
+    assert memory.episodes.recall("backlog", mode="vector") == []
+    for mode in ("hybrid", "words"):
+        (hit,) = memory.episodes.recall("backlog", mode=mode)
+        assert (hit.episode, hit.similarity) == (episode, None)
+    assert memory.episodes.recall("unheard of", mode="words") == []
+    assert memory.episodes.recall("backlog", min_similarity=0.1) == []
 
 
 def test_an_empty_memory_recalls_nothing(memory: Memory) -> None:
@@ -154,8 +162,10 @@ def test_an_empty_memory_recalls_nothing(memory: Memory) -> None:
 def test_queries_that_cannot_be_meant(memory: Memory) -> None:
     vector = unit(1)
     calls: list[tuple[Callable[[], object], str]] = [
-        (lambda: memory.episodes.recall(), "give either a text or embedding="),
-        (lambda: memory.episodes.recall("a", embedding=vector), "give either a text or"),
+        (lambda: memory.episodes.recall(), "neither a text nor embedding= was given"),
+        (lambda: memory.episodes.recall(embedding=vector, mode="words"), "there is no text"),
+        (lambda: memory.episodes.recall(embedding=vector, mode="hybrid"), "there is no text"),
+        (lambda: memory.episodes.recall("a", mode="both"), "mode is 'both'"),  # type: ignore[arg-type]
         (lambda: memory.episodes.recall("  "), "text to look for is '  '"),
         (lambda: memory.episodes.recall("a", limit=0), "limit is 0"),
         (lambda: memory.episodes.recall("a", limit=10**9), "limit is 1000000000"),

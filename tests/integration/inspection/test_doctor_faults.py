@@ -198,7 +198,7 @@ FAULTS: dict[str, tuple[str, str, str, list[str]]] = {
         ["pgvector 0.8.3 has faults in vacuum", "ALTER EXTENSION vector UPDATE"],
     ),
     "optional extension dropped": (
-        "DROP EXTENSION pg_trgm",
+        "DROP EXTENSION pg_trgm CASCADE",
         "optional-extensions",
         "passed",
         ["note: pg_trgm", 'CREATE EXTENSION "pg_trgm"'],

@@ -28,6 +28,11 @@ ADDED = {
         for table in ("agent_episodes", "agent_knowledge")
         for what in ("new", "changed", "gone", "emptied")
     ),
+    *(
+        f"{table}.pgrecall_words{what}"
+        for table in ("agent_episodes", "agent_knowledge", "agent_working_memory")
+        for what in ("", "_emptied")
+    ),
 }
 CORRECTED = {"agent_knowledge.chk_min_supporting_episodes", "v_memory_system_health"}
 

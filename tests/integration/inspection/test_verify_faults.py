@@ -271,7 +271,7 @@ FAULTS = {
         },
     ),
     "optional extension dropped": (
-        "DROP EXTENSION pg_trgm",
+        "DROP EXTENSION pg_trgm CASCADE",
         {"catalog-extensions": ["expected: extension pg_trgm", "found: vector 0."]},
     ),
     "default privilege revoked": (

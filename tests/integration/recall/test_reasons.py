@@ -24,14 +24,15 @@ def test_terms_make_the_score(world: Filled) -> None:
     for hit in hits:
         terms = hit.terms
         assert terms is not None
-        weights = (terms.similarity_weight, terms.worth_weight, terms.recency_weight)
+        weights = (terms.relevance_weight, terms.worth_weight, terms.recency_weight)
         assert weights == pytest.approx((0.5, 0.3, 0.2))
         quality = hit.episode.outcome_quality
+        assert (terms.relevance, terms.evidence) == (hit.similarity, None)
         assert terms.worth == (0.5 if quality is None else quality)
         age = datetime.now(UTC) - hit.episode.timestamp
         assert terms.recency == pytest.approx(0.5 ** (age / timedelta(days=90)), rel=1e-3)
         assert hit.score == pytest.approx(
-            0.5 * terms.similarity + 0.3 * terms.worth + 0.2 * terms.recency
+            0.5 * terms.relevance + 0.3 * terms.worth + 0.2 * terms.recency
         )
     assert world.memory.episodes.recall(embedding=world.query(known=True))[0].terms is None
 
@@ -43,9 +44,10 @@ def test_the_account(world: Filled) -> None:
     account = hits.account
     assert account is not None
     assert account.tried[-1] == account.route
-    assert account.wanted == 30
+    assert (account.mode, account.words, account.wanted) == ("vector", None, 30)
     assert account.rows == pytest.approx(3000, rel=0.05)
     assert account.matching == pytest.approx(900, rel=0.2)
+    assert account.matching is not None
     assert account.considered >= account.matching * 0.8
     assert set(account.expected_ms) == {"exact", "codes", "index"}
     assert "rows match" in account.why
@@ -68,7 +70,7 @@ def test_a_recall_that_finds_nothing_has_an_account(world: Filled) -> None:
     )
     assert hits == []
     assert hits.account is not None
-    assert hits.account.route in hits.account.why
+    assert str(hits.account.route) in hits.account.why
 
 
 def test_plain_sql_says_the_same(world: Filled) -> None:

@@ -79,6 +79,7 @@ CALLS: dict[str, tuple[str, int, Call]] = {
     "knowledge.delete": ("delete_knowledge", 1, lambda m, i, new: m.knowledge.delete(i.knowledge)),
     "sessions.open": ("open_session", 1, lambda m, i, new: m.sessions.open(project_id="apollo")),
     "sessions.get": ("get_session", 1, lambda m, i, new: m.sessions.get(i.session)),
+    "sessions.recall": ("recall_thoughts", 0, lambda m, i, new: m.sessions.recall("gold")),
     "sessions.list": ("list_sessions", 2, lambda m, i, new: m.sessions.list()),
     "sessions.update_context": (
         "update_session", 1, lambda m, i, new: m.sessions.update_context(i.session, {"a": 1}),
@@ -194,6 +195,7 @@ BAD: dict[str, Call] = {
     "delete_knowledge": lambda m, i, new: m.knowledge.delete("no identifier"),
     "open_session": lambda m, i, new: m.sessions.open(),
     "get_session": lambda m, i, new: m.sessions.get("no identifier"),
+    "recall_thoughts": lambda m, i, new: m.sessions.recall(" "),
     "list_sessions": lambda m, i, new: m.sessions.list(limit=-1),
     "update_session": lambda m, i, new: m.sessions.extend("no identifier"),
     "close_session": lambda m, i, new: m.sessions.close("no identifier"),

@@ -1,0 +1,289 @@
+-- Fusion: what words and vectors say about a row, in one unit, and what its neighbours add to it.
+
+-- name: filtering
+-- The projects that a filter admits; NULL for all. A project's knowledge is its own and what all share.
+CREATE FUNCTION pgrecall.filter_projects(p_kind text, p_filter jsonb) RETURNS text[]
+LANGUAGE sql IMMUTABLE
+RETURN CASE
+    WHEN p_kind <> 'episodes' THEN CASE WHEN p_filter ->> 'project_id' IS NOT NULL
+        THEN ARRAY['', p_filter ->> 'project_id'] END
+    WHEN p_filter ->> 'project_id' IS NOT NULL THEN CASE
+        WHEN coalesce(p_filter -> 'project_ids', 'null') IN ('null')
+             OR p_filter -> 'project_ids' ? (p_filter ->> 'project_id')
+        THEN ARRAY[p_filter ->> 'project_id'] ELSE '{}' END
+    WHEN jsonb_typeof(p_filter -> 'project_ids') = 'array' THEN ARRAY(
+        SELECT DISTINCT jsonb_array_elements_text(p_filter -> 'project_ids')) END;
+
+-- name: judging
+CREATE TYPE pgrecall.judged AS (
+    id       uuid,
+    distance double precision, -- NULL without a vector
+    words    double precision, -- BM25
+    worth    double precision,
+    at       timestamptz,
+    matches  boolean           -- whether the filter admits it
+);
+
+-- Measures rows by their vectors and by their words.
+CREATE FUNCTION pgrecall.judge(
+    p_kind text, p_ids uuid[], p_query vector, p_wording pgrecall.wording, p_conditions text
+) RETURNS pgrecall.judged[]
+LANGUAGE plpgsql SET search_path FROM CURRENT
+AS $judge$
+DECLARE
+    v_source record := pgrecall.source(p_kind);
+    v_judged pgrecall.judged[];
+BEGIN
+    EXECUTE format(
+        'SELECT array_agg(ROW(n.id, nullif(n.distance, ''NaN''), %s, n.worth, n.at, '
+        'coalesce(true%s, false))::pgrecall.judged) '
+        'FROM unnest($2) AS asked (id) JOIN %s AS t ON t.%I = asked.id '
+        'CROSS JOIN LATERAL (SELECT %s) AS n '
+        'LEFT JOIN pgrecall.texts AS w '
+        'ON w.project_id = %s AND w.kind = %L AND w.id = t.%I AND w.part = 1',
+        pgrecall.bm25(p_wording), p_conditions, v_source.relation, v_source.id, v_source.columns,
+        v_source.project, p_kind, v_source.id)
+       INTO v_judged USING p_query, p_ids;
+    RETURN coalesce(v_judged, '{}');
+END
+$judge$;
+
+-- name: background
+-- Identifiers at even distances between two, by 60 of their bits.
+CREATE FUNCTION pgrecall.evenly(p_low uuid, p_high uuid, p_count integer) RETURNS SETOF uuid
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $evenly$
+    SELECT rpad(lpad(to_hex((low + step * ((high - low) / p_count))::bigint), 15, '0'), 32, '0')::uuid
+      FROM (SELECT ('x' || left(replace(p_low::text, '-', ''), 15))::bit(60)::bigint AS low,
+                   ('x' || left(replace(p_high::text, '-', ''), 15))::bit(60)::bigint AS high) AS ends
+     CROSS JOIN generate_series(0, p_count - 1) AS step
+     WHERE p_low IS NOT NULL
+$evenly$;
+
+-- Rows taken evenly in the order of their identifiers, from all or from each project: the same ones
+-- each time, as long as none comes or goes.
+CREATE FUNCTION pgrecall.sampled(p_kind text, p_projects text[], p_count integer) RETURNS uuid[]
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+AS $sampled$
+BEGIN
+    IF p_projects IS NOT NULL THEN
+        RETURN ARRAY(
+            SELECT DISTINCT t.id
+              FROM unnest(p_projects[:p_count]) AS project
+             CROSS JOIN LATERAL pgrecall.evenly(
+                 (SELECT id FROM pgrecall.texts WHERE project_id = project AND kind = p_kind
+                   ORDER BY id LIMIT 1),
+                 (SELECT id FROM pgrecall.texts WHERE project_id = project AND kind = p_kind
+                   ORDER BY id DESC LIMIT 1),
+                 greatest(p_count / greatest(cardinality(p_projects), 1), 1)) AS begin
+             CROSS JOIN LATERAL (SELECT id FROM pgrecall.texts WHERE project_id = project
+                                    AND kind = p_kind AND id >= begin ORDER BY id LIMIT 1) AS t);
+    ELSIF p_kind = 'episodes' THEN
+        RETURN ARRAY(
+            SELECT DISTINCT e.episode_id
+              FROM pgrecall.evenly(
+                 (SELECT episode_id FROM public.agent_episodes ORDER BY episode_id LIMIT 1),
+                 (SELECT episode_id FROM public.agent_episodes ORDER BY episode_id DESC LIMIT 1),
+                 p_count) AS begin
+             CROSS JOIN LATERAL (SELECT episode_id FROM public.agent_episodes
+                                  WHERE episode_id >= begin ORDER BY episode_id LIMIT 1) AS e);
+    END IF;
+    RETURN ARRAY(
+        SELECT DISTINCT k.knowledge_id
+          FROM pgrecall.evenly(
+             (SELECT knowledge_id FROM public.agent_knowledge ORDER BY knowledge_id LIMIT 1),
+             (SELECT knowledge_id FROM public.agent_knowledge ORDER BY knowledge_id DESC LIMIT 1),
+             p_count) AS begin
+         CROSS JOIN LATERAL (SELECT knowledge_id FROM public.agent_knowledge
+                              WHERE knowledge_id >= begin ORDER BY knowledge_id LIMIT 1) AS k);
+END
+$sampled$;
+
+-- How improbable it is that something is as near by chance, in nats, by the normal distribution of
+-- the similarities that a sample has: -ln Q((similarity - mean) / spread).
+CREATE FUNCTION pgrecall.surprise(
+    p_similarity double precision, p_mean double precision, p_spread double precision
+) RETURNS double precision
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN p_similarity IS NOT NULL
+            THEN -ln(erfc(least((p_similarity - p_mean) / p_spread, 30) / sqrt(2)) / 2) END;
+
+-- The inverse: how many spreads above the mean something lies that is so improbable (Abramowitz and
+-- Stegun, Handbook of Mathematical Functions, 26.2.23; to 0.0005).
+CREATE FUNCTION pgrecall.deviation(p_nats double precision) RETURNS double precision
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN (SELECT sign * (t - (2.515517 + 0.802853 * t + 0.010328 * t ^ 2)
+                           / (1 + 1.432788 * t + 0.189269 * t ^ 2 + 0.001308 * t ^ 3))
+          FROM (SELECT CASE WHEN p_nats > ln(2) THEN 1 ELSE -1 END AS sign,
+                       sqrt(-2 * CASE WHEN p_nats > ln(2) THEN -p_nats
+                                      ELSE ln(1 - exp(-greatest(p_nats, 1e-9))) END) AS t) AS half);
+
+-- What a row's own words and vector say for it.
+CREATE FUNCTION pgrecall.evidence(
+    p_row pgrecall.judged, p_mean double precision, p_spread double precision
+) RETURNS double precision
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN (p_row).words + coalesce(pgrecall.surprise(1 - (p_row).distance, p_mean, p_spread), 0);
+
+-- name: neighbours
+-- The episodes next in time, two before and two after, in the same project and sprint.
+CREATE FUNCTION pgrecall.neighbours(p_ids uuid[])
+RETURNS TABLE (id uuid, neighbour uuid, distance bigint)
+LANGUAGE sql STABLE SET search_path FROM CURRENT
+AS $neighbours$
+    SELECT e.episode_id, n.episode_id, n.distance
+      FROM public.agent_episodes AS e
+     CROSS JOIN LATERAL (
+         (SELECT l.episode_id, l.sprint_id, row_number() OVER (ORDER BY l.timestamp) AS distance
+            FROM public.agent_episodes AS l
+           WHERE l.project_id = e.project_id AND l.timestamp > e.timestamp
+           ORDER BY l.timestamp LIMIT 2)
+         UNION ALL
+         (SELECT b.episode_id, b.sprint_id, row_number() OVER (ORDER BY b.timestamp DESC)
+            FROM public.agent_episodes AS b
+           WHERE b.project_id = e.project_id AND b.timestamp < e.timestamp
+           ORDER BY b.timestamp DESC LIMIT 2)) AS n
+     WHERE e.episode_id = ANY (p_ids) AND n.sprint_id IS NOT DISTINCT FROM e.sprint_id
+$neighbours$;
+
+-- name: fusing
+-- What was found, as one list. A row's evidence is what its words say (BM25, whose rarities are nats)
+-- and how improbable its similarity is. Of a neighbour's evidence it is lent as much as the evidence of
+-- neighbours goes together in this search: the slope of one on the other, through the mean of the
+-- sample, between 0 and 1/2. Relevance is the similarity that alone would be as improbable; without a
+-- vector to look for, the share of what the words could say at most.
+CREATE FUNCTION pgrecall.fuse(
+    p_kind text, p_hits pgrecall.found, p_worded pgrecall.worded, p_query vector,
+    p_wording pgrecall.wording, p_projects text[], p_conditions text, p_count integer,
+    p_context boolean, OUT hits pgrecall.found, OUT told jsonb)
+LANGUAGE plpgsql SET search_path FROM CURRENT
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+AS $fuse$
+DECLARE
+    v_pool    uuid[] := ARRAY(SELECT unnest((p_hits).ids) UNION SELECT unnest((p_worded).ids));
+    v_sample  uuid[] := pgrecall.sampled(p_kind, p_projects, 32);
+    v_judged  pgrecall.judged[];
+    v_mean    double precision;
+    v_spread  double precision;
+    v_usual   double precision; -- evidence of the sample
+    v_most    double precision; -- what the words can say
+    v_best    uuid[];
+    v_from    uuid[] := '{}'; -- pairs of neighbours, and how far they are from each other
+    v_to      uuid[] := '{}';
+    v_far     bigint[] := '{}';
+    v_lends   double precision[];
+BEGIN
+    v_judged := pgrecall.judge(
+        p_kind, ARRAY(SELECT unnest(v_pool) UNION SELECT unnest(v_sample)), p_query, p_wording,
+        p_conditions);
+    SELECT coalesce(avg(1 - j.distance), 0),
+           greatest(stddev_samp(1 - j.distance), 1 / sqrt(coalesce(vector_dims(p_query), 1)))
+      INTO v_mean, v_spread
+      FROM unnest(v_judged) AS j WHERE j.id = ANY (v_sample);
+    SELECT coalesce(avg(pgrecall.evidence(j, v_mean, v_spread)), 0) INTO v_usual
+      FROM unnest(v_judged) AS j WHERE j.id = ANY (v_sample);
+    SELECT sum(place.most) INTO v_most
+      FROM (SELECT max(t.weight * t.idf) AS most FROM unnest((p_wording).terms) AS t
+             GROUP BY t.place) AS place;
+    IF p_context THEN
+        v_best := ARRAY(SELECT j.id FROM unnest(v_judged) AS j
+                         WHERE j.id = ANY (v_pool) AND j.matches
+                         ORDER BY pgrecall.evidence(j, v_mean, v_spread) DESC, j.id
+                         LIMIT greatest(p_count / 3, 10));
+        SELECT coalesce(array_agg(n.id), '{}'), coalesce(array_agg(n.neighbour), '{}'),
+               coalesce(array_agg(n.distance), '{}')
+          INTO v_from, v_to, v_far FROM pgrecall.neighbours(v_best) AS n;
+        v_judged := v_judged || pgrecall.judge(
+            p_kind, ARRAY(SELECT unnest(v_to) EXCEPT SELECT j.id FROM unnest(v_judged) AS j),
+            p_query, p_wording, p_conditions);
+    END IF;
+
+    WITH row AS MATERIALIZED (
+        SELECT j.*, pgrecall.evidence(j, v_mean, v_spread) AS evidence FROM unnest(v_judged) AS j
+    ), pair AS MATERIALIZED (
+        SELECT n.a, n.b, n.far, x.evidence - v_usual AS one, y.evidence - v_usual AS other
+          FROM unnest(v_from, v_to, v_far) AS n (a, b, far)
+          JOIN row AS x ON x.id = n.a JOIN row AS y ON y.id = n.b
+    ), lend AS MATERIALIZED (
+        SELECT p.far, least(greatest(sum(p.one * p.other) / nullif(sum(p.one ^ 2), 0), 0), 0.5)
+                      AS share
+          FROM pair AS p GROUP BY p.far
+    ), lent AS MATERIALIZED (
+        SELECT n.a AS id, sum(l.share * y.evidence) AS evidence
+          FROM (SELECT a, b, far FROM pair UNION SELECT b, a, far FROM pair) AS n
+          JOIN lend AS l USING (far) JOIN row AS y ON y.id = n.b GROUP BY n.a
+    ), best AS (
+        SELECT r.*, coalesce(l.evidence, 0) AS lent, r.evidence + coalesce(l.evidence, 0) AS total
+          FROM row AS r LEFT JOIN lent AS l USING (id)
+         WHERE r.matches AND (r.id = ANY (v_pool) OR r.id = ANY (v_to))
+         ORDER BY total DESC, r.id LIMIT p_count
+    )
+    SELECT coalesce(array_agg(b.id), '{}'), array_agg(b.distance), array_agg(b.worth),
+           array_agg(b.at), array_agg(b.words), array_agg(b.lent), array_agg(b.total),
+           array_agg(CASE
+               WHEN p_query IS NULL THEN b.total / v_most
+               WHEN b.distance IS NULL THEN v_mean + v_spread * pgrecall.deviation(b.total)
+               ELSE 1 - b.distance + v_spread * (pgrecall.deviation(b.total)
+                        - pgrecall.deviation(b.total - b.words - b.lent)) END),
+           (SELECT array_agg(l.share ORDER BY l.far) FROM lend AS l)
+      INTO hits.ids, hits.distances, hits.worths, hits.times, hits.words, hits.lent,
+           hits.evidence, hits.relevance, v_lends
+      FROM best AS b WHERE b.total > 0;
+    hits.complete := true;
+    hits.plans := coalesce((p_hits).plans, '[]') || coalesce((p_worded).plans, '[]');
+    told := jsonb_build_object(
+        'mean', v_mean, 'spread', v_spread, 'lends', coalesce(v_lends, '{}'),
+        'considered', (p_worded).considered, 'complete', (p_worded).complete,
+        'texts', (p_wording).texts, 'average', (p_wording).average,
+        'terms', (SELECT coalesce(jsonb_agg(jsonb_build_object(
+                             'word', t.word, 'weight', t.weight, 'texts', t.texts, 'idf', t.idf)
+                             ORDER BY t.place, t.weight DESC), '[]')
+                    FROM unnest((p_wording).terms) AS t));
+END
+$fuse$;
+
+-- Searches by words, by a vector, or by both.
+CREATE FUNCTION pgrecall.gather(
+    p_kind text, p_query vector, p_text text, p_count integer, p_filter jsonb, p_route text,
+    p_context boolean, p_explain boolean, OUT hits pgrecall.found, OUT routes text[],
+    OUT choice pgrecall.choice, OUT choose_ms double precision, OUT search_ms double precision,
+    OUT told jsonb)
+LANGUAGE plpgsql SET search_path FROM CURRENT
+AS $gather$
+DECLARE
+    v_near     record;
+    v_projects text[] := pgrecall.filter_projects(p_kind, p_filter);
+    v_wording  pgrecall.wording;
+    v_worded   pgrecall.worded;
+    v_fused    record;
+    v_begun    timestamptz;
+    v_source   record := pgrecall.source(p_kind);
+BEGIN
+    IF p_query IS NOT NULL THEN
+        v_near := pgrecall.nearest(p_kind, p_query, p_count, p_filter, p_route, p_explain);
+        hits := v_near.hits;
+        routes := v_near.routes;
+        choice := v_near.choice;
+        choose_ms := v_near.choose_ms;
+        search_ms := v_near.search_ms;
+    ELSE
+        choice.conditions := pgrecall.filter_conditions(p_kind, p_filter);
+        choose_ms := 0;
+        search_ms := 0;
+    END IF;
+    v_begun := clock_timestamp();
+    v_wording := pgrecall.wording(p_kind, v_projects, p_text);
+    v_worded := pgrecall.nearest_by_words(
+        p_kind, v_wording, v_projects,
+        CASE WHEN p_kind = 'episodes' AND p_filter - ARRAY['project_id', 'project_ids'] = '{}'
+             THEN '' ELSE format(' JOIN %s AS t ON t.%I = w.id%s', v_source.relation, v_source.id,
+                                 choice.conditions) END,
+        p_count, CASE WHEN p_query IS NULL THEN 5000 ELSE 1000 END, p_query IS NULL, p_explain);
+    v_fused := pgrecall.fuse(p_kind, hits, v_worded, p_query, v_wording, v_projects,
+                             choice.conditions, p_count, p_context AND p_kind = 'episodes');
+    hits := v_fused.hits;
+    told := v_fused.told || jsonb_build_object(
+        'milliseconds', extract(epoch FROM clock_timestamp() - v_begun) * 1000);
+END
+$gather$;
