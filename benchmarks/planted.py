@@ -129,12 +129,14 @@ def planted(base: Database, rows: int, count: int) -> Part:
         said.insert(int(rng.integers(len(said))), token)
         texts[place] = " ".join(said)
     ids = _load(base, texts, rng)
-    around = speech.texts(count, 3, rng)
+    # Common words, as in "what became of ...".
+    around = Language(speech.words[:300], speech.chances[:300] / speech.chances[:300].sum())
+    sentences = around.texts(count, 3, rng)
     right: dict[bool, list[bool]] = {True: [], False: []}
     with _client(base) as memory:
         for i, (token, place) in enumerate(zip(hidden, places, strict=True)):
             wrong = i % round(1 / MISSPELT) == 0
-            asked = f"{around[i]} {misspell(token, chance) if wrong else token}"
+            asked = f"{sentences[i]} {misspell(token, chance) if wrong else token}"
             hits = memory.episodes.recall(asked, limit=LIMIT, outcome_weight=0.0)
             right[wrong].append(bool(hits) and hits[0].episode.episode_id == ids[place])
     share = {wrong: sum(found) / max(len(found), 1) for wrong, found in right.items()}

@@ -151,7 +151,8 @@ class Evidence:
 
     Attributes:
         words: BM25 of the query's words.
-        surprise: How improbable it is that something is as similar by chance; 0 without a vector.
+        surprise: What the similarity says: how improbable it is by chance, allowing for that among
+            many something is; 0 without a vector.
         lent: What the episodes next in time lend it.
         total: All together.
     """
@@ -168,7 +169,7 @@ class Terms:
 
     Attributes:
         relevance: Similarity where only vectors were compared. With words as well, the similarity
-            that alone would be as improbable as all the evidence is; of words alone, the share of
+            that alone would say as much as all the evidence; of words alone, the share of
             what the query's words could say at most.
         worth: Quality of the outcome (the mean, of repeated decisions), or confidence of knowledge;
             0.5 where it is not known.

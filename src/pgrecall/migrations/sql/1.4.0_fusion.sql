@@ -100,24 +100,33 @@ BEGIN
 END
 $sampled$;
 
--- How improbable it is that something is as near by chance, in nats, by the normal distribution of
--- the similarities that a sample has: -ln Q((similarity - mean) / spread).
+-- What a similarity says, in nats. How improbable it is by chance, p, follows from the normal
+-- distribution of the similarities that a sample has. But among many something is always improbable:
+-- p speaks for a relation by 1 / (-e p ln p) at most (Sellke, Bayarri and Berger, Calibration of p
+-- values, 2001), of which this is the logarithm.
 CREATE FUNCTION pgrecall.surprise(
     p_similarity double precision, p_mean double precision, p_spread double precision
 ) RETURNS double precision
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE WHEN p_similarity IS NOT NULL
-            THEN -ln(erfc(least((p_similarity - p_mean) / p_spread, 30) / sqrt(2)) / 2) END;
+RETURN (SELECT CASE WHEN improbable > 1 THEN improbable - ln(improbable) - 1
+                    WHEN improbable IS NOT NULL THEN 0 END
+          FROM (SELECT CASE WHEN p_similarity IS NOT NULL THEN
+                    -ln(erfc(least((p_similarity - p_mean) / p_spread, 30) / sqrt(2)) / 2)
+                    END AS improbable) AS p);
 
--- The inverse: how many spreads above the mean something lies that is so improbable (Abramowitz and
--- Stegun, Handbook of Mathematical Functions, 26.2.23; to 0.0005).
+-- The inverse: how many spreads above the mean a similarity lies that says so much. One step of Newton
+-- from the bounds that Chatzigeorgiou gives (2013), then Abramowitz and Stegun, Handbook of
+-- Mathematical Functions, 26.2.23; to 0.001.
 CREATE FUNCTION pgrecall.deviation(p_nats double precision) RETURNS double precision
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN (SELECT sign * (t - (2.515517 + 0.802853 * t + 0.010328 * t ^ 2)
                            / (1 + 1.432788 * t + 0.189269 * t ^ 2 + 0.001308 * t ^ 3))
-          FROM (SELECT CASE WHEN p_nats > ln(2) THEN 1 ELSE -1 END AS sign,
-                       sqrt(-2 * CASE WHEN p_nats > ln(2) THEN -p_nats
-                                      ELSE ln(1 - exp(-greatest(p_nats, 1e-9))) END) AS t) AS half);
+          FROM (SELECT CASE WHEN nats > ln(2) THEN 1 ELSE -1 END AS sign,
+                       sqrt(-2 * CASE WHEN nats > ln(2) THEN -nats ELSE ln(1 - exp(-nats)) END) AS t
+                  FROM (SELECT s - (s - ln(s) - 1 - nats) / (1 - 1 / s) AS nats
+                          FROM (SELECT nats, 1 + sqrt(2 * nats) + nats * 5 / 6 AS s
+                                  FROM (SELECT greatest(p_nats, 1e-6) AS nats) AS given) AS near
+                       ) AS improbable) AS half);
 
 -- What a row's own words and vector say for it.
 CREATE FUNCTION pgrecall.evidence(
@@ -149,9 +158,9 @@ $neighbours$;
 
 -- name: fusing
 -- What was found, as one list. A row's evidence is what its words say (BM25, whose rarities are nats)
--- and how improbable its similarity is. Of a neighbour's evidence it is lent as much as the evidence of
+-- and what its similarity says. Of a neighbour's evidence it is lent as much as the evidence of
 -- neighbours goes together in this search: the slope of one on the other, through the mean of the
--- sample, between 0 and 1/2. Relevance is the similarity that alone would be as improbable; without a
+-- sample, between 0 and 1/2. Relevance is the similarity that alone would say as much; without a
 -- vector to look for, the share of what the words could say at most.
 CREATE FUNCTION pgrecall.fuse(
     p_kind text, p_hits pgrecall.found, p_worded pgrecall.worded, p_query vector,
@@ -184,7 +193,7 @@ BEGIN
     SELECT coalesce(avg(pgrecall.evidence(j, v_mean, v_spread)), 0) INTO v_usual
       FROM unnest(v_judged) AS j WHERE j.id = ANY (v_sample);
     SELECT sum(place.most) INTO v_most
-      FROM (SELECT max(t.weight * t.idf) AS most FROM unnest((p_wording).terms) AS t
+      FROM (SELECT max(2.2 * t.weight * t.idf) AS most FROM unnest((p_wording).terms) AS t
              GROUP BY t.place) AS place;
     IF p_context THEN
         v_best := ARRAY(SELECT j.id FROM unnest(v_judged) AS j
@@ -223,9 +232,9 @@ BEGIN
            array_agg(b.at), array_agg(b.words), array_agg(b.lent), array_agg(b.total),
            array_agg(CASE
                WHEN p_query IS NULL THEN b.total / v_most
-               WHEN b.distance IS NULL THEN v_mean + v_spread * pgrecall.deviation(b.total)
-               ELSE 1 - b.distance + v_spread * (pgrecall.deviation(b.total)
-                        - pgrecall.deviation(b.total - b.words - b.lent)) END),
+               WHEN b.words + b.lent = 0 THEN 1 - b.distance
+               ELSE greatest(1 - b.distance, v_mean + v_spread * pgrecall.deviation(b.total))
+               END),
            (SELECT array_agg(l.share ORDER BY l.far) FROM lend AS l)
       INTO hits.ids, hits.distances, hits.worths, hits.times, hits.words, hits.lent,
            hits.evidence, hits.relevance, v_lends

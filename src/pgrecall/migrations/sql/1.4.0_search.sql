@@ -121,8 +121,8 @@ $wording$;
 
 -- name: scoring
 -- BM25 of a text w as an expression: for each word of the query what its rarity weighs, times how
--- much of it a text of this length holds, saturating (Robertson and Zaragoza, The Probabilistic
--- Relevance Framework, 2009; k1 = 1.2, b = 0.75). How often a text holds a word follows from ts_rank,
+-- much of it a text of this length holds, saturating, 1 for once in a text of average length (Robertson
+-- and Zaragoza, The Probabilistic Relevance Framework, 2009; k1 = 1.2, b = 0.75). How often a text holds a word follows from ts_rank,
 -- which for one word is the sum of 1/n^2 over its places, divided by pi^2/6: what is missing to 1 is
 -- the rest of that series, 1 / (n + 1/2) nearly.
 CREATE OR REPLACE FUNCTION pgrecall.bm25(p_wording pgrecall.wording) RETURNS text
@@ -134,7 +134,7 @@ AS $bm25$
                        '%L::double precision * (1 - 1 / (1 + round(1 / (1.64493406685::double precision '
                        '* (1 - ts_rank(''{1,1,1,1}'', w.words, %L)::double precision)) - 0.5) '
                        '/ (0.3::double precision + %L::double precision * w.length)))',
-                       t.weight * t.idf, pgrecall.only(t.word), 0.9 / p_wording.average),
+                       2.2 * t.weight * t.idf, pgrecall.only(t.word), 0.9 / p_wording.average),
                        ', ') AS forms
               FROM unnest(p_wording.terms) AS t GROUP BY t.place) AS places
 $bm25$;
@@ -226,7 +226,7 @@ BEGIN
     END IF;
     v_found := pgrecall.score_texts(v_scan, v_scope && v_query, p_count, p_most, p_explain);
     v_least := coalesce(v_found.scores[p_count], 0);
-    v_rest := ARRAY(SELECT max(t.weight * t.idf) FROM unnest(v_terms[v_taken + 1:]) AS t
+    v_rest := ARRAY(SELECT max(2.2 * t.weight * t.idf) FROM unnest(v_terms[v_taken + 1:]) AS t
                      GROUP BY t.place);
     v_found.complete := v_found.considered < p_most AND v_query = pgrecall.any_of(v_words)
         OR v_least >= (SELECT coalesce(sum(most), 0) FROM unnest(v_rest) AS most)
