@@ -39,7 +39,8 @@ SELECT current_setting('server_version')                         AS version,
        to_regclass('public.schema_version') IS NOT NULL          AS has_schema_version,
        to_regclass('pgrecall.alembic_version') IS NOT NULL       AS has_revision,
        to_regclass('pgrecall.recall_samples') IS NOT NULL
-       AND to_regclass('public.agent_memory_metrics') IS NOT NULL AS has_codes
+       AND to_regclass('public.agent_memory_metrics') IS NOT NULL AS has_codes,
+       to_regclass('pgrecall.word_changes') IS NOT NULL          AS has_words
   FROM pg_database
  WHERE datname = current_database()
 
@@ -276,3 +277,41 @@ SELECT relation.name AS table_name, wanted.name, tgenabled IS NOT NULL AS presen
   LEFT JOIN pg_trigger
     ON tgrelid = to_regclass('public.' || relation.name) AND tgname = wanted.name
  ORDER BY relation.name, wanted.name
+
+-- name: word_triggers
+SELECT relation.name AS table_name, wanted.name, tgenabled IS NOT NULL AS present,
+       coalesce(tgenabled IN ('O', 'A'), false) AS enabled
+  FROM (VALUES ('agent_episodes'), ('agent_knowledge'), ('agent_working_memory'))
+           AS relation (name)
+ CROSS JOIN (VALUES ('pgrecall_words'), ('pgrecall_words_emptied')) AS wanted (name)
+  LEFT JOIN pg_trigger
+    ON tgrelid = to_regclass('public.' || relation.name) AND tgname = wanted.name
+ ORDER BY relation.name, wanted.name
+
+-- name: words
+-- Rows without words and words without rows: some, not more than matter; and what waits to be
+-- counted in.
+SELECT (SELECT count(*)
+          FROM (SELECT FROM public.agent_episodes AS e
+                 WHERE NOT EXISTS (SELECT FROM pgrecall.texts AS t
+                                    WHERE t.project_id = e.project_id AND t.kind = 'episodes'
+                                      AND t.id = e.episode_id)
+                UNION ALL
+                SELECT FROM public.agent_knowledge AS k
+                 WHERE NOT EXISTS (SELECT FROM pgrecall.texts AS t
+                                    WHERE t.project_id = coalesce(k.project_id, '')
+                                      AND t.kind = 'knowledge' AND t.id = k.knowledge_id)
+                 LIMIT %(most)s) AS without_words) AS missing,
+       (SELECT count(*)
+          FROM (SELECT FROM pgrecall.texts AS t
+                 WHERE t.kind = 'episodes'
+                   AND NOT EXISTS (SELECT FROM public.agent_episodes AS e
+                                    WHERE e.episode_id = t.id AND e.project_id = t.project_id)
+                UNION ALL
+                SELECT FROM pgrecall.texts AS t
+                 WHERE t.kind = 'knowledge'
+                   AND NOT EXISTS (SELECT FROM public.agent_knowledge AS k
+                                    WHERE k.knowledge_id = t.id
+                                      AND coalesce(k.project_id, '') = t.project_id)
+                 LIMIT %(most)s) AS without_row) AS orphaned,
+       (SELECT count(*) FROM pgrecall.word_changes) AS waiting

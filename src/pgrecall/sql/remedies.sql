@@ -23,3 +23,13 @@ CALL pgrecall.code_all()
 UPDATE pgrecall.embedding_models SET coded = false WHERE serving;
 TRUNCATE pgrecall.episode_codes, pgrecall.knowledge_codes;
 CALL pgrecall.code_all()
+
+-- name: text_all
+CALL pgrecall.text_all()
+
+-- name: text_anew
+TRUNCATE pgrecall.texts, pgrecall.word_counts, pgrecall.vocabulary, pgrecall.word_changes;
+CALL pgrecall.text_all()
+
+-- name: fold_words
+SELECT pgrecall.fold_words()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from pgrecall.config import Settings
 from pgrecall.ops.checks import Check, Seen, exit_code
-from pgrecall.ops.doctor import data, recall, roles, schema, server, versions
+from pgrecall.ops.doctor import data, recall, roles, schema, server, versions, words
 from pgrecall.ops.doctor.facts import Facts, connect, gather
 
 __all__ = ["CHECKS", "Check", "Facts", "doctor", "exit_code", "judge"]
@@ -38,6 +38,7 @@ CHECKS: tuple[tuple[str, str, Callable[[Facts], Seen]], ...] = (
     ("vector-indexes", "vector indexes", schema.vector_indexes),
     ("dimensions", "dimensions of the vectors", schema.dimensions),
     ("codes", "codes of the vectors", recall.codes),
+    ("words", "words of the texts", words.words),
     ("recall-accuracy", "recalls find what is nearest", recall.accuracy),
     ("statistics", "statistics for the planner", data.statistics),
     ("dead-rows", "dead rows", data.dead_rows),

@@ -14,6 +14,7 @@ from psycopg.rows import class_row
 
 from pgrecall import driver
 from pgrecall.ops.doctor.recall import Codes, Recall, examine_codes, examine_recall
+from pgrecall.ops.doctor.words import Words, examine_words
 from pgrecall.ops.local import is_local
 from pgrecall.sql import load
 
@@ -61,6 +62,7 @@ class Server:
     has_schema_version: bool
     has_revision: bool
     has_codes: bool
+    has_words: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +148,7 @@ class Facts:
         revision: The revision that Alembic recorded.
         recall: How much of the truth recalls find.
         codes: Whether every vector has its code.
+        words: Whether every text has its words; None where that took too long.
         embedder_dimensions: What the configured embedder makes.
         pool_size: Connections that one client opens at most.
     """
@@ -167,6 +170,7 @@ class Facts:
     schema_versions: tuple[str, ...] | None
     recall: Recall | None
     codes: Codes | None
+    words: Words | None
     embedder_dimensions: int | None
     pool_size: int
 
@@ -224,6 +228,7 @@ def gather(
         schema_versions=values("schema_versions") if server.has_schema_version else None,
         recall=examine_recall(connection, role_prefix=server.role_prefix) if coded else None,
         codes=examine_codes(connection) if coded else None,
+        words=examine_words(connection) if both and server.has_words else None,
         embedder_dimensions=embedder_dimensions,
         pool_size=pool_size,
     )

@@ -88,7 +88,7 @@ class Recall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trigger:
-    """A trigger that keeps the codes, or should."""
+    """A trigger that keeps codes or words, or should."""
 
     table_name: str
     name: str
@@ -301,7 +301,8 @@ def codes(facts: Facts) -> Seen:
     if facts.codes is None:
         return _not_migrated()
     found = facts.codes
-    faults, remedies = _trigger_faults(found.triggers)
+    faults, remedies = trigger_faults(found.triggers)
+    remedies += [_code_all()] if faults else []
     failed = bool(faults)
     lengths = {column.dimensions for column in facts.columns}
     if found.dimensions is None:
@@ -336,7 +337,8 @@ def codes(facts: Facts) -> Seen:
     )
 
 
-def _trigger_faults(triggers: Sequence[Trigger]) -> tuple[list[str], list[str]]:
+def trigger_faults(triggers: Sequence[Trigger]) -> tuple[list[str], list[str]]:
+    """Return which triggers are missing or disabled, and the statements that mend it."""
     faults, remedies = [], []
     for trigger in triggers:
         where = f"{trigger.name} on {trigger.table_name}"
@@ -350,8 +352,6 @@ def _trigger_faults(triggers: Sequence[Trigger]) -> tuple[list[str], list[str]]:
                     table=trigger.table_name, trigger=trigger.name
                 )
             )
-    if faults:
-        remedies.append(_code_all())
     return faults, remedies
 
 
@@ -359,9 +359,10 @@ def _trigger_text(trigger: Trigger) -> str:
     """Return the statement of the migration that made a trigger."""
     from pgrecall.migrations import SQL_PACKAGE
 
-    for text in load("1.3.0_codes", SQL_PACKAGE)["triggers"].split(";"):
+    made = (load(file, SQL_PACKAGE)["triggers"] for file in ("1.3.0_codes", "1.4.0_words"))
+    for text in ";".join(made).split(";"):
         words = " ".join(text.split())
-        if trigger.name in words and f"public.{trigger.table_name} " in words:
+        if f"{trigger.name} " in words and f"public.{trigger.table_name} " in words:
             return words
     raise LookupError(f"no migration makes the trigger {trigger.name}")
 
