@@ -188,8 +188,11 @@ def cost(base: Database, rounds: int) -> Part:
     return Part(name="cost", measures=measures, facts=facts)
 
 
-def writing(base: Database, rounds: int) -> Part:
-    """Compare ``record`` with and without the trigger that keeps words, block by block."""
+def writing(base: Database, rounds: int, *, embedded: bool) -> Part:
+    """Compare ``record`` with and without the trigger that keeps words, block by block.
+
+    Its vector is made of the text, or given.
+    """
     rng = np.random.default_rng(9)
     texts = language().texts(4 * rounds, LENGTH, rng)
     times: dict[str, list[float]] = {"with": [], "without": []}
@@ -200,9 +203,10 @@ def writing(base: Database, rounds: int) -> Part:
         (there,) = owner.execute("SELECT count(*) FROM agent_episodes").fetchone() or (0,)
 
         def record(i: int) -> object:
+            vector = None if embedded else rng.normal(size=384)
             return memory.episodes.record(
                 project_id=f"p{i % 10}", agent_version="1", reasoning={}, action={"done": i},
-                perception={"text": texts[i % len(texts)]}, embedding=rng.normal(size=384),
+                perception={"text": texts[i % len(texts)]}, embedding=vector,
             )  # fmt: skip
 
         block = max(rounds // 10, 5)
@@ -216,9 +220,10 @@ def writing(base: Database, rounds: int) -> Part:
         owner.execute("ALTER TABLE agent_episodes ENABLE TRIGGER pgrecall_words")
         # What was written meanwhile has no words; the next part begins with all of them.
         owner.execute("CALL pgrecall.text_all()")
-    name = f"record with words / without, {there:,} episodes"
+    made = "" if embedded else ", the vector given"
+    name = f"record with words / without{made}, {there:,} episodes"
     return Part(
-        name=f"writing_{there}",
+        name=f"writing_{there}_{'embedded' if embedded else 'given'}",
         measures=[
             middle(f"{name}: p50", times["with"], times["without"], 1.25),
             tail(f"{name}: p95", times["with"], times["without"]),

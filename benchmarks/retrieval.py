@@ -168,10 +168,12 @@ def parts(options: argparse.Namespace) -> Iterator[Part]:
             if "cost" in options.parts:
                 yield cost(base, options.rounds)
             if "writing" in options.parts:
-                yield writing(base, options.rounds)
+                yield writing(base, options.rounds, embedded=True)
+                yield writing(base, options.rounds, embedded=False)
         if "writing" in options.parts:
             with ground.template.clone() as empty:
-                yield writing(empty, options.rounds)
+                yield writing(empty, options.rounds, embedded=True)
+                yield writing(empty, options.rounds, embedded=False)
 
 
 def main() -> int:

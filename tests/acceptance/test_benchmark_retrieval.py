@@ -33,10 +33,10 @@ def test_the_benchmark_of_retrieval_runs(eval_data: Path) -> None:
     assert done.returncode in (0, 1), done.stderr  # 1: a target was missed, which noise can do
     for row in ROWS:
         assert row in done.stdout
-    assert "record with words / without, 0 episodes: p50" in done.stdout
+    assert "record with words / without, the vector given," in done.stdout
     found = dict(re.findall(r"^(LoCoMo: \S+|planted tokens found first\S*): ([0-9.]+)", done.stdout,
                             re.MULTILINE))  # fmt: skip
     # What one conversation gives is no target, but a fall below this is no noise.
     assert float(found["LoCoMo: R@5"]) > 0.6
     assert float(found["LoCoMo: NDCG@10"]) > 0.5
-    assert float(found["planted tokens found first"]) == 1.0
+    assert float(found["planted tokens found first"]) > 0.9

@@ -76,7 +76,7 @@ def test_explained_in_words(run: Run, project: str, monkeypatch: pytest.MonkeyPa
         text = run("episodes", "recall", "velocity", "--project", project, "--explain", "--table",
                    "--route", "codes").out  # fmt: skip
         words = " ".join(text.split())
-        for part in ("relevance", "vector", "mode hybrid", "words veloc"):
+        for part in ("relevance (words", "mode hybrid", "words veloc"):
             assert part in words
         assert "outcome" in words
         assert "recency" not in words  # it has no weight

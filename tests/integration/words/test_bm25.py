@@ -147,3 +147,20 @@ def test_the_rarest_words_are_enough(app: Connection) -> None:
     assert row is not None
     assert row[1] == pytest.approx(sorted(everything.values(), reverse=True)[:5], rel=1e-6)
     assert Counter(everything[id_] > 0 for id_ in row[0]) == {True: 5}
+
+
+def test_a_rare_word_is_found_among_common_ones(app: Connection) -> None:
+    """However many texts hold the other words of the query."""
+    app.execute(
+        "INSERT INTO agent_episodes (project_id, perception, reasoning, action, agent_version) "
+        "SELECT 'p', jsonb_build_object('text', 'gold ship plan ' || n), '{}', '{}', '1' "
+        "FROM generate_series(1, 3000) AS n"
+    )
+    rare = say(app, "gold ship plan ERR-4711", "p")
+    fold(app)
+    for vector in ("NULL", "(SELECT array_fill(0.1::real, ARRAY[64])::vector)"):
+        row = app.execute(
+            "SELECT episode_id FROM pgrecall.recall_episodes("
+            f"{vector}, p_text => 'which gold ship plan was ERR-4711', p_limit => 1)".encode()
+        ).fetchone()
+        assert row == (rare,)

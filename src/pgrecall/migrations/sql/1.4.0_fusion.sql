@@ -198,7 +198,7 @@ BEGIN
     IF p_context THEN
         v_best := ARRAY(SELECT j.id FROM unnest(v_judged) AS j
                          WHERE j.id = ANY (v_pool) AND j.matches
-                         ORDER BY pgrecall.evidence(j, v_mean, v_spread) DESC, j.id
+                         ORDER BY pgrecall.evidence(j, v_mean, v_spread) DESC, j.distance, j.id
                          LIMIT greatest(p_count / 3, 10));
         SELECT coalesce(array_agg(n.id), '{}'), coalesce(array_agg(n.neighbour), '{}'),
                coalesce(array_agg(n.distance), '{}')
@@ -226,7 +226,7 @@ BEGIN
         SELECT r.*, coalesce(l.evidence, 0) AS lent, r.evidence + coalesce(l.evidence, 0) AS total
           FROM row AS r LEFT JOIN lent AS l USING (id)
          WHERE r.matches AND (r.id = ANY (v_pool) OR r.id = ANY (v_to))
-         ORDER BY total DESC, r.id LIMIT p_count
+         ORDER BY total DESC, r.distance, r.id LIMIT p_count
     )
     SELECT coalesce(array_agg(b.id), '{}'), array_agg(b.distance), array_agg(b.worth),
            array_agg(b.at), array_agg(b.words), array_agg(b.lent), array_agg(b.total),
@@ -238,7 +238,7 @@ BEGIN
            (SELECT array_agg(l.share ORDER BY l.far) FROM lend AS l)
       INTO hits.ids, hits.distances, hits.worths, hits.times, hits.words, hits.lent,
            hits.evidence, hits.relevance, v_lends
-      FROM best AS b WHERE b.total > 0;
+      FROM best AS b WHERE b.total > 0 OR b.distance IS NOT NULL;
     hits.complete := true;
     hits.plans := coalesce((p_hits).plans, '[]') || coalesce((p_worded).plans, '[]');
     told := jsonb_build_object(
@@ -288,7 +288,7 @@ BEGIN
         CASE WHEN p_kind = 'episodes' AND p_filter - ARRAY['project_id', 'project_ids'] = '{}'
              THEN '' ELSE format(' JOIN %s AS t ON t.%I = w.id%s', v_source.relation, v_source.id,
                                  choice.conditions) END,
-        p_count, CASE WHEN p_query IS NULL THEN 5000 ELSE 1000 END, p_query IS NULL, p_explain);
+        p_count, CASE WHEN p_query IS NULL THEN 5000 ELSE 2000 END, p_query IS NULL, p_explain);
     v_fused := pgrecall.fuse(p_kind, hits, v_worded, p_query, v_wording, v_projects,
                              choice.conditions, p_count, p_context AND p_kind = 'episodes');
     hits := v_fused.hits;

@@ -172,14 +172,13 @@ BEGIN
 END
 $score_texts$;
 
--- How many of the words, the rarest first, about p_budget texts hold; one at least.
+-- How many of the words, the rarest first, p_budget texts hold at most; one at least.
 CREATE FUNCTION pgrecall.rarest(p_terms pgrecall.term[], p_budget double precision)
 RETURNS integer
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $rarest$
-    SELECT count(*) FILTER (WHERE before < p_budget)::integer
-      FROM (SELECT coalesce(sum(t.texts) OVER (ORDER BY n ROWS BETWEEN UNBOUNDED PRECEDING
-                                                              AND 1 PRECEDING), 0) AS before
+    SELECT greatest(count(*) FILTER (WHERE held <= p_budget), 1)::integer
+      FROM (SELECT sum(t.texts) OVER (ORDER BY n) AS held
               FROM unnest(p_terms) WITH ORDINALITY AS t (place, word, weight, texts, idf, n)) AS sums
 $rarest$;
 
@@ -203,7 +202,7 @@ AS $nearest_by_words$
 DECLARE
     v_terms pgrecall.term[] := p_wording.terms;
     v_words text[] := ARRAY(SELECT word FROM unnest(p_wording.terms));
-    v_taken integer := pgrecall.rarest(v_terms, greatest(10 * p_count, 500));
+    v_taken integer := pgrecall.rarest(v_terms, greatest(10 * p_count, 1000));
     v_found pgrecall.worded;
     v_more  pgrecall.worded;
     v_scope tsquery;

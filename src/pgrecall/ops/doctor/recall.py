@@ -24,7 +24,7 @@ WANTED, BROKEN = 0.98, 0.9
 """Mean recall below which is warned, and below which it has failed."""
 NOTHING_SHARE = 0.02
 """Share of queries of which nothing right may be found."""
-EF_SEARCH = (100, 200, 400)
+EF_SEARCH = (100, 200, 400, 1000)
 """Values of ``hnsw.ef_search`` that are tried."""
 EF_CONSTRUCTION = 200
 """What an index is to be built with where searching it longer does not help."""
