@@ -220,7 +220,7 @@ PLOTS: Mapping[str, tuple[str, Callable[[Any, Results], None]]] = {
 
 
 def main() -> int:
-    for name in ("recall", "recall-memory"):
+    for name in ("recall", "recall-memory", "retrieval-quality", "retrieval-cost"):
         if (RESULTS / f"{name}.json").exists():
             print(*plot(name), sep="\n")
     return 0

@@ -153,15 +153,19 @@ def _judge(name: str, ways: Mapping[str, Any]) -> Iterator[Measure]:
                       least=True)  # fmt: skip
 
 
-def parts(options: argparse.Namespace) -> Iterator[Part]:
-    """Measure what was asked for, a part at a time."""
+def finding(options: argparse.Namespace) -> Iterator[Part]:
+    """Measure what is found in the sets of questions."""
+    data = os.environ.get("PGRECALL_EVAL_DATA")
+    if data is None:
+        console.print("quality: left out, PGRECALL_EVAL_DATA names no directory")
+        return
     with stage(options.rows, DIMENSIONS) as ground:
-        if "quality" in options.parts:
-            data = os.environ.get("PGRECALL_EVAL_DATA")
-            if data is None:
-                console.print("quality: left out, PGRECALL_EVAL_DATA names no directory")
-            else:
-                yield quality(ground.template.clone, Path(data), options.conversations)
+        yield quality(ground.template.clone, Path(data), options.conversations)
+
+
+def paying(options: argparse.Namespace) -> Iterator[Part]:
+    """Measure planted tokens, and what words cost, among many episodes."""
+    with stage(options.rows, DIMENSIONS) as ground:
         with ground.template.clone() as base:
             if {"planted", "cost"} & set(options.parts):
                 yield planted(base, options.rows, options.tokens)
@@ -187,7 +191,11 @@ def main() -> int:
     parser.add_argument("--save", action="store_true", help="write the results beside this file")
     options = parser.parse_args()
     options.dimensions = DIMENSIONS
-    measures = measure_all("retrieval", parts(options), options)
+    measures: list[Measure] = []
+    if "quality" in options.parts:
+        measures += measure_all("retrieval-quality", finding(options), options)
+    if {"planted", "cost", "writing"} & set(options.parts):
+        measures += measure_all("retrieval-cost", paying(options), options)
     show(measures)
     return 0 if all(measure.met is not False for measure in measures) else 1
 

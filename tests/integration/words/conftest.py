@@ -104,5 +104,7 @@ def owner(pgrecall_database: Database) -> Iterator[Connection]:
 @pytest.fixture
 def app(pgrecall_database: Database) -> Iterator[Connection]:
     """A connection of the application's role."""
-    with psycopg.connect(pgrecall_database.dsn, autocommit=True) as connection:
+    with psycopg.connect(
+        pgrecall_database.dsn, autocommit=True, prepare_threshold=None
+    ) as connection:
         yield connection

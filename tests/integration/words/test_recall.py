@@ -257,7 +257,7 @@ def test_a_memory_without_an_embedder(pgrecall_database: Database, make_episode:
 def test_words_within_a_callers_transaction(
     memory: Memory, make_episode: Any, pgrecall_database: Database
 ) -> None:
-    with psycopg.connect(pgrecall_database.dsn) as connection:
+    with psycopg.connect(pgrecall_database.dsn, prepare_threshold=None) as connection:
         (vector,) = memory.embed("gold")
         episode = memory.episodes.record(
             **make_episode(perception={"t": "gold"}), embedding=vector, connection=connection

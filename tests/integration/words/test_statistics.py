@@ -120,7 +120,7 @@ def test_a_folder_in_an_open_transaction_holds_up_nobody(
     pgrecall_database: Database, owner: Connection, app: Connection
 ) -> None:
     say(app, "gold ship")
-    with psycopg.connect(pgrecall_database.dsn) as slow:
+    with psycopg.connect(pgrecall_database.dsn, prepare_threshold=None) as slow:
         say(slow, "gold gold")
         assert fold(slow) == 2
         app.execute("SET statement_timeout = '1s'")
@@ -145,7 +145,7 @@ def test_a_writer_with_an_old_snapshot_does_not_fail(
     pgrecall_database: Database, owner: Connection, isolation: str
 ) -> None:
     say(owner, "gold")
-    with psycopg.connect(pgrecall_database.dsn) as old:
+    with psycopg.connect(pgrecall_database.dsn, prepare_threshold=None) as old:
         old.execute(f"SET TRANSACTION ISOLATION LEVEL {isolation}")
         old.execute("SELECT count(*) FROM agent_episodes")
         say(owner, "gold")
@@ -188,7 +188,7 @@ def test_many_writers_at_once(pgrecall_database: Database, owner: Connection) ->
     def write(seed: int) -> None:
         ids: list[UUID] = []
         try:
-            with psycopg.connect(pgrecall_database.dsn) as connection:
+            with psycopg.connect(pgrecall_database.dsn, prepare_threshold=None) as connection:
                 n = seed
                 while time.monotonic() < until:
                     n += 1
