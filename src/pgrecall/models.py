@@ -150,7 +150,7 @@ class Evidence:
     """What speaks for a hit, in nats, where words were looked at: ``words + surprise + lent``.
 
     Attributes:
-        words: BM25 of the query's words.
+        words: BM25 of the query's words, divided by what they say by chance (``Wording.chance``).
         surprise: What the similarity says: how improbable it is by chance, allowing for that among
             many something is; 0 without a vector.
         lent: What the episodes next in time lend it.
@@ -304,6 +304,8 @@ class Wording:
         complete: Whether no other text can have a better score by its words.
         mean: Similarity that the query has to a sample of what is stored, on average.
         spread: Its standard deviation.
+        chance: BM25 that the sample has on average, where that is over 1: words that often occur
+            together say less than the sum of their rarities, and are divided by it.
         lends: Shares of their evidence that episodes lend the next one and the next but one.
         milliseconds: How long it took.
     """
@@ -315,6 +317,7 @@ class Wording:
     complete: bool
     mean: float
     spread: float
+    chance: float
     lends: tuple[float, ...]
     milliseconds: float
 

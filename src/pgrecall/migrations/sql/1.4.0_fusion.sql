@@ -100,10 +100,27 @@ BEGIN
 END
 $sampled$;
 
--- What a similarity says, in nats. How improbable it is by chance, p, follows from the normal
--- distribution of the similarities that a sample has. But among many something is always improbable:
--- p speaks for a relation by 1 / (-e p ln p) at most (Sellke, Bayarri and Berger, Calibration of p
--- values, 2001), of which this is the logarithm.
+-- A deviation, in spreads that a sample of 32 has, as that of a normal distribution which is as
+-- improbable: the sample tells mean and spread only nearly, so Student's t is what tells of others
+-- (Wallace, Bounds on normal approximations to Student's and the chi-square distributions, 1959). What
+-- is beyond all doubt, six spreads, goes on by ones.
+CREATE FUNCTION pgrecall.as_normal(p_deviation double precision) RETURNS double precision
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN sign(p_deviation) * (249 / 251.0::double precision)
+           * sqrt(31 * ln(1 + least(abs(p_deviation), 8.36) ^ 2 / 31))
+       + greatest(p_deviation - 8.36, 0);
+
+-- The inverse.
+CREATE FUNCTION pgrecall.as_sampled(p_deviation double precision) RETURNS double precision
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN sign(p_deviation)
+           * sqrt(31 * (exp((least(abs(p_deviation), 6) * 251 / 249) ^ 2 / 31) - 1))
+       + greatest(p_deviation - 6, 0);
+
+-- What a similarity says, in nats. How improbable it is by chance, p, follows from the distribution of
+-- the similarities that a sample has. But among many something is always improbable: p speaks for a
+-- relation by 1 / (-e p ln p) at most (Sellke, Bayarri and Berger, Calibration of p values, 2001), of
+-- which this is the logarithm.
 CREATE FUNCTION pgrecall.surprise(
     p_similarity double precision, p_mean double precision, p_spread double precision
 ) RETURNS double precision
@@ -111,7 +128,8 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN (SELECT CASE WHEN improbable > 1 THEN improbable - ln(improbable) - 1
                     WHEN improbable IS NOT NULL THEN 0 END
           FROM (SELECT CASE WHEN p_similarity IS NOT NULL THEN
-                    -ln(erfc(least((p_similarity - p_mean) / p_spread, 30) / sqrt(2)) / 2)
+                    -ln(erfc(least(pgrecall.as_normal((p_similarity - p_mean) / p_spread), 30)
+                             / sqrt(2)) / 2)
                     END AS improbable) AS p);
 
 -- The inverse: how many spreads above the mean a similarity lies that says so much. One step of Newton
@@ -119,8 +137,9 @@ RETURN (SELECT CASE WHEN improbable > 1 THEN improbable - ln(improbable) - 1
 -- Mathematical Functions, 26.2.23; to 0.001.
 CREATE FUNCTION pgrecall.deviation(p_nats double precision) RETURNS double precision
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN (SELECT sign * (t - (2.515517 + 0.802853 * t + 0.010328 * t ^ 2)
-                           / (1 + 1.432788 * t + 0.189269 * t ^ 2 + 0.001308 * t ^ 3))
+RETURN (SELECT pgrecall.as_sampled(
+               sign * (t - (2.515517 + 0.802853 * t + 0.010328 * t ^ 2)
+                           / (1 + 1.432788 * t + 0.189269 * t ^ 2 + 0.001308 * t ^ 3)))
           FROM (SELECT CASE WHEN nats > ln(2) THEN 1 ELSE -1 END AS sign,
                        sqrt(-2 * CASE WHEN nats > ln(2) THEN -nats ELSE ln(1 - exp(-nats)) END) AS t
                   FROM (SELECT s - (s - ln(s) - 1 - nats) / (1 - 1 / s) AS nats
@@ -130,10 +149,11 @@ RETURN (SELECT sign * (t - (2.515517 + 0.802853 * t + 0.010328 * t ^ 2)
 
 -- What a row's own words and vector say for it.
 CREATE FUNCTION pgrecall.evidence(
-    p_row pgrecall.judged, p_mean double precision, p_spread double precision
+    p_row pgrecall.judged, p_mean double precision, p_spread double precision,
+    p_chance double precision
 ) RETURNS double precision
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN (p_row).words + coalesce(pgrecall.surprise(1 - (p_row).distance, p_mean, p_spread), 0);
+RETURN (p_row).words / p_chance + coalesce(pgrecall.surprise(1 - (p_row).distance, p_mean, p_spread), 0);
 
 -- name: neighbours
 -- The episodes next in time, two before and two after, in the same project and sprint.
@@ -158,10 +178,13 @@ $neighbours$;
 
 -- name: fusing
 -- What was found, as one list. A row's evidence is what its words say (BM25, whose rarities are nats)
--- and what its similarity says. Of a neighbour's evidence it is lent as much as the evidence of
--- neighbours goes together in this search: the slope of one on the other, through the mean of the
--- sample, between 0 and 1/2. Relevance is the similarity that alone would say as much; without a
--- vector to look for, the share of what the words could say at most.
+-- and what its similarity says. Words that often occur together say less than the sum of their
+-- rarities: if they said n nats rightly, a text would have them by chance with e^-n, and one nat on
+-- average. Where the texts of the sample have more than that, all are divided by what those have. Of a
+-- neighbour's evidence it is lent as much as the evidence of neighbours goes together in this search:
+-- the slope of one on the other, through the mean of the sample, between 0 and 1/2. Relevance is the
+-- similarity that alone would say as much; without a vector to look for, the share of what the words
+-- could say at most.
 CREATE FUNCTION pgrecall.fuse(
     p_kind text, p_hits pgrecall.found, p_worded pgrecall.worded, p_query vector,
     p_wording pgrecall.wording, p_projects text[], p_conditions text, p_count integer,
@@ -175,6 +198,7 @@ DECLARE
     v_judged  pgrecall.judged[];
     v_mean    double precision;
     v_spread  double precision;
+    v_chance  double precision; -- what words say for the sample, 1 at least
     v_usual   double precision; -- evidence of the sample
     v_most    double precision; -- what the words can say
     v_best    uuid[];
@@ -187,10 +211,11 @@ BEGIN
         p_kind, ARRAY(SELECT unnest(v_pool) UNION SELECT unnest(v_sample)), p_query, p_wording,
         p_conditions);
     SELECT coalesce(avg(1 - j.distance), 0),
-           greatest(stddev_samp(1 - j.distance), 1 / sqrt(coalesce(vector_dims(p_query), 1)))
-      INTO v_mean, v_spread
+           greatest(stddev_samp(1 - j.distance), 1 / sqrt(coalesce(vector_dims(p_query), 1))),
+           CASE WHEN p_query IS NULL THEN 1 ELSE greatest(avg(j.words), 1) END
+      INTO v_mean, v_spread, v_chance
       FROM unnest(v_judged) AS j WHERE j.id = ANY (v_sample);
-    SELECT coalesce(avg(pgrecall.evidence(j, v_mean, v_spread)), 0) INTO v_usual
+    SELECT coalesce(avg(pgrecall.evidence(j, v_mean, v_spread, v_chance)), 0) INTO v_usual
       FROM unnest(v_judged) AS j WHERE j.id = ANY (v_sample);
     SELECT sum(place.most) INTO v_most
       FROM (SELECT max(2.2 * t.weight * t.idf) AS most FROM unnest((p_wording).terms) AS t
@@ -198,7 +223,7 @@ BEGIN
     IF p_context THEN
         v_best := ARRAY(SELECT j.id FROM unnest(v_judged) AS j
                          WHERE j.id = ANY (v_pool) AND j.matches
-                         ORDER BY pgrecall.evidence(j, v_mean, v_spread) DESC, j.distance, j.id
+                         ORDER BY pgrecall.evidence(j, v_mean, v_spread, v_chance) DESC, j.distance, j.id
                          LIMIT greatest(p_count / 3, 10));
         SELECT coalesce(array_agg(n.id), '{}'), coalesce(array_agg(n.neighbour), '{}'),
                coalesce(array_agg(n.distance), '{}')
@@ -209,7 +234,8 @@ BEGIN
     END IF;
 
     WITH row AS MATERIALIZED (
-        SELECT j.*, pgrecall.evidence(j, v_mean, v_spread) AS evidence FROM unnest(v_judged) AS j
+        SELECT j.*, pgrecall.evidence(j, v_mean, v_spread, v_chance) AS evidence
+          FROM unnest(v_judged) AS j
     ), pair AS MATERIALIZED (
         SELECT n.a, n.b, n.far, x.evidence - v_usual AS one, y.evidence - v_usual AS other
           FROM unnest(v_from, v_to, v_far) AS n (a, b, far)
@@ -229,7 +255,7 @@ BEGIN
          ORDER BY total DESC, r.distance, r.id LIMIT p_count
     )
     SELECT coalesce(array_agg(b.id), '{}'), array_agg(b.distance), array_agg(b.worth),
-           array_agg(b.at), array_agg(b.words), array_agg(b.lent), array_agg(b.total),
+           array_agg(b.at), array_agg(b.words / v_chance), array_agg(b.lent), array_agg(b.total),
            array_agg(CASE
                WHEN p_query IS NULL THEN b.total / v_most
                WHEN b.words + b.lent = 0 THEN 1 - b.distance
@@ -242,7 +268,7 @@ BEGIN
     hits.complete := true;
     hits.plans := coalesce((p_hits).plans, '[]') || coalesce((p_worded).plans, '[]');
     told := jsonb_build_object(
-        'mean', v_mean, 'spread', v_spread, 'lends', coalesce(v_lends, '{}'),
+        'mean', v_mean, 'spread', v_spread, 'chance', v_chance, 'lends', coalesce(v_lends, '{}'),
         'considered', (p_worded).considered, 'complete', (p_worded).complete,
         'texts', (p_wording).texts, 'average', (p_wording).average,
         'terms', (SELECT coalesce(jsonb_agg(jsonb_build_object(

@@ -39,7 +39,7 @@ $word_statistics$;
 CREATE TYPE pgrecall.term AS (
     place  integer,
     word   text,
-    weight double precision, -- 1, or how similar it is to the misspelt word
+    weight double precision, -- 1, or how much of the misspelt word is in it
     texts  double precision, -- that hold it
     idf    double precision
 );
@@ -49,13 +49,24 @@ CREATE TYPE pgrecall.wording AS (
     terms   pgrecall.term[]   -- the rarest first
 );
 
--- Words that one may have meant by another, which no text holds: those that share most trigrams, of the
--- words that are counted in.
+-- How much of a word is left in another, from 0 to 1: an edit of one character changes up to three
+-- trigrams, so what is not shared tells how many there were (Ukkonen, Approximate string-matching with
+-- q-grams, 1992).
+CREATE OR REPLACE FUNCTION pgrecall.likeness(p_word text, p_other text) RETURNS double precision
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path FROM CURRENT
+RETURN (SELECT 1 - (greatest(mine, others) - shared) / 3 / length(p_word)
+          FROM (SELECT mine, others, s * (mine + others) / (1 + s) AS shared
+                  FROM (SELECT cardinality(show_trgm(p_word)) AS mine,
+                               cardinality(show_trgm(p_other)) AS others,
+                               similarity(p_word, p_other)::double precision AS s) AS n) AS trigrams);
+
+-- Words that one may have meant by another, which no text holds: the likest of those that are counted
+-- in.
 CREATE OR REPLACE FUNCTION pgrecall.meant(p_kind text, p_projects text[], p_word text)
 RETURNS TABLE (word text, weight double precision)
 LANGUAGE sql STABLE SET search_path FROM CURRENT SET enable_seqscan = off
 AS $meant$
-    SELECT v.word, similarity(v.word, p_word)::double precision AS weight
+    SELECT v.word, pgrecall.likeness(p_word, v.word) AS weight
       FROM pgrecall.vocabulary AS v
      WHERE v.kind = p_kind AND v.word % p_word AND similarity(v.word, p_word) >= 0.35
        AND (p_projects IS NULL
