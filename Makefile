@@ -35,7 +35,8 @@ test: setup check ## Run every check and test; the integration tests a second ti
 	@tools/system_packages.sh $(PACKAGES)
 	$(PYTEST)
 	PGRECALL_TEST_POOLER=1 $(PYTEST) tests/integration
-	PGRECALL_TEST_CHAOS=1 $(BIN)/python -m pytest -p no:cacheprovider tests/chaos/test_chaos.py
+	PGRECALL_TEST_CHAOS=1 $(BIN)/python -m pytest -p no:cacheprovider tests/chaos/test_chaos.py \
+		tests/chaos/test_switching.py
 
 check: setup ## Style, types, and the generated files against their sources
 	$(BIN)/ruff check .
@@ -72,6 +73,7 @@ bench: setup ## Measure recall, against the floor (the same SQL on a raw connect
 chaos: setup ## Break servers, connections, disks and runs half-way, and count what was lost
 	@tools/system_packages.sh $(PACKAGES)
 	$(BIN)/python -m tests.chaos --rounds 3
+	$(BIN)/python -m tests.chaos.switching
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

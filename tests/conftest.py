@@ -27,6 +27,8 @@ POOLED = os.environ.get("PGRECALL_TEST_POOLER", "") not in ("", "0")
 # refused.
 NOT_POOLED = (
     "integration/backup/",
+    "integration/embedding/",
+    "integration/serving/",
     "integration/inspection/test_verify_everything",
     "integration/test_engine_",
     "integration/provision/",

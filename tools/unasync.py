@@ -25,7 +25,7 @@ RULES = [
         (r"\basynccontextmanager\b", "contextmanager"),
         (r"\bAsync(Iterator|Iterable|Generator)\b", r"\1"),
         (r"\b(psycopg\.)?Async(Connection|Cursor|ConnectionPool)\b", r"\1\2"),
-        (r"\bAsync((Project)?Memory|\w+Store|Recorder|Scope|Database)\b", r"\1"),
+        (r"\bAsync((Project)?Memory|\w+Store|Recorder|Scope|Model|Database)\b", r"\1"),
         (r"\bpgrecall\._async\b", "pgrecall._sync"),
     ]
 ]

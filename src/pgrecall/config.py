@@ -78,7 +78,24 @@ class Settings(BaseSettings):
         description="Directory of the service and password files that `init` writes.",
     )
     embedder: str | None = Field(
-        None, description="`builtin`, `none`, or the name of another provider."
+        None,
+        description="`builtin`, `none`, `ollama:MODEL`, `openai:MODEL`, "
+        "`sentence-transformers:MODEL` or `python:MODULE:FACTORY`.",
+    )
+    embed_timeout: float = Field(
+        30.0,
+        gt=0,
+        description="Seconds that a request to an embedder's server may take, repeats included.",
+    )
+    embed_attempts: int = Field(
+        3, ge=1, description="Times that such a request is tried before it fails."
+    )
+    renderer: str | None = Field(
+        None,
+        description="What makes the texts of episodes that are embedded, `python:MODULE:FUNCTION`.",
+    )
+    embed: Literal["now", "later"] = Field(
+        "now", description="Whether what is recorded is embedded at once, or by a worker later."
     )
     pg_bin: Path | None = Field(
         None, description="Directory of the binaries of a PostgreSQL to embed instead."
@@ -120,6 +137,31 @@ class Settings(BaseSettings):
     prometheus_host: str = Field("127.0.0.1", description="Address at which it does.")
     traces: bool = Field(
         False, description="Open an OpenTelemetry span around each operation of a client."
+    )
+    serve_host: str = Field(
+        "127.0.0.1", description="Address of this machine that `pgrecall serve` listens on."
+    )
+    serve_port: int = Field(
+        8750, ge=0, le=65_535, description="Port at which it does; 0 takes a free one."
+    )
+    serve_max_body_bytes: int = Field(
+        4_194_304, gt=0, description="Most bytes of a request's body there."
+    )
+    serve_max_texts: int = Field(2048, gt=0, description="Most texts of a request there.")
+    serve_max_characters: int = Field(
+        100_000, gt=0, description="Most characters of a text there; models read far fewer."
+    )
+    serve_max_concurrency: int = Field(
+        4, gt=0, description="Requests that are embedded there at once; others wait."
+    )
+    serve_wait: float = Field(
+        10.0, gt=0, description="Seconds that they wait before they are told to come later."
+    )
+    serve_timeout: float = Field(
+        120.0, gt=0, description="Seconds that embedding the texts of a request there may take."
+    )
+    serve_drain: int = Field(
+        20, ge=0, description="Seconds in which `pgrecall serve` finishes requests when it ends."
     )
     log_format: Literal["text", "json"] = Field(
         "text", description="How long-running commands write their log: `text` or `json`."

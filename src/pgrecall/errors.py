@@ -5,11 +5,14 @@ Every error says what was wrong, with which value, and (in ``hint``) what to do:
     PgrecallError
     ├── InvalidInput            a value given by the caller; nothing was changed
     │   └── InvalidVector       wrong dimension, NaN, infinite or all-zero
+    │       └── ModelChanged    of a model that the database has left; nothing was changed
     ├── NotFound                an id that no row has
     ├── Conflict                an external_id that already holds other content
     ├── ConfigurationError      a setting is missing or wrong
     │   └── MissingExtra        an optional part is not installed
     ├── EmbeddingError          the embedder could not turn text into a vector
+    │   ├── EmbedderUnavailable down, slow or refusing for now; the same call may succeed later
+    │   └── EmbeddingRefused    this text gets no vector, however often it is tried
     ├── EngineError             the embedded server could not be started, found or stopped
     ├── OperationRefused        an operator's command was refused before changing anything
     ├── MigrationError          a migration could not be completed
@@ -58,6 +61,10 @@ class InvalidVector(InvalidInput):
     """An embedding has the wrong dimension or a value that has no direction."""
 
 
+class ModelChanged(InvalidVector):
+    """A vector is of a model that does not serve in the database any more; nothing was changed."""
+
+
 class NotFound(PgrecallError, LookupError):
     """No row has the given identifier."""
 
@@ -83,6 +90,22 @@ class MissingExtra(ConfigurationError, ImportError):
 
 class EmbeddingError(PgrecallError):
     """The embedder could not produce a usable vector."""
+
+
+class EmbedderUnavailable(EmbeddingError):
+    """The embedder is down, slow or refuses for now; the same call may succeed later."""
+
+
+class EmbeddingRefused(EmbeddingError):
+    """The embedder gives a text no vector, and would not if it were tried again.
+
+    Attributes:
+        index: Place of the text among those given, from 0; None where it is not known which.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, index: int | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.index = index
 
 
 class EngineError(PgrecallError):

@@ -141,6 +141,9 @@ Route: TypeAlias = Literal["exact", "codes", "index"]
 """How a search finds the nearest rows, see ``docs/explanation/recall.md``."""
 
 
+Embed: TypeAlias = Literal["now", "later"]
+"""When a text is embedded: as it is recorded, or by a worker."""
+
 SearchMode: TypeAlias = Literal["hybrid", "vector", "words"]
 """What a search looks at: words and vectors, or one of them."""
 

@@ -147,7 +147,7 @@ def test_the_second_waits_while_the_first_builds_an_index(dsn: str) -> None:
     [("1.0.0", "uq_episodes_external_id"), ("1.1.0", "idx_episodes_no_embedding")],
 )
 def test_a_killed_backend_is_completed_by_the_next_run(dsn: str, start: str, index: str) -> None:
-    valid = f"SELECT indisvalid FROM pg_index WHERE indexrelid = '{index}'::regclass"
+    valid = f"SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('{index}')"
     done = REVISIONS[: REVISIONS.index(start) + 1]
     runner.upgrade(dsn, dimensions=3, target=start)
     failures: list[Exception] = []
@@ -173,7 +173,8 @@ def test_a_killed_backend_is_completed_by_the_next_run(dsn: str, start: str, ind
         assert history.current(connection) == start
     assert runner.upgrade(dsn, dimensions=3) == [*REVISIONS[len(done) :]]
     assert values(dsn, VERSIONS) == list(REVISIONS)
-    assert values(dsn, valid) == [True]
+    gone = index == "idx_episodes_no_embedding"  # with a later revision
+    assert values(dsn, valid) == ([] if gone else [True])
 
 
 def test_a_killed_process_is_completed_by_the_next_run(dsn: str) -> None:

@@ -85,7 +85,6 @@ def test_later_revisions_only_add(dsn: str) -> None:
         "column agent_episodes.external_id",
         "column agent_knowledge.project_id",
         "column agent_memory_metrics.duration_ms",
-        "index idx_episodes_no_embedding",
         "index idx_memory_metrics_accuracy",
         "index uq_episodes_external_id",
         "trigger pgrecall_codes_changed",
@@ -98,6 +97,7 @@ def test_later_revisions_only_add(dsn: str) -> None:
         "version 1.2.0",
         "version 1.3.0",
         "version 1.4.0",
+        "version 1.5.0",
     }
 
 

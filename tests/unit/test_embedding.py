@@ -61,9 +61,7 @@ def test_none_refuses_dimensions_that_cannot_be(dimensions: Any) -> None:
         get_embedder("none", dimensions=dimensions)
 
 
-@pytest.mark.parametrize(
-    "spec", ["", "ollama:mxbai", "openai:x", "sentence-transformers:x", "Builtin", "none:3"]
-)
+@pytest.mark.parametrize("spec", ["", "other:model", "Builtin", "none:3"])
 def test_others_are_refused_with_what_exists(spec: str) -> None:
     with pytest.raises(ConfigurationError, match=r"`builtin`, `none` and `python:"):
         get_embedder(spec)

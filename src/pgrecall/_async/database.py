@@ -21,7 +21,7 @@ from pgrecall._async.runtime import check_alive
 from pgrecall.config import Settings
 from pgrecall.core.documents import from_json
 from pgrecall.driver import is_pooled, translate, translate_connect
-from pgrecall.driver.facts import Facts, check_schema
+from pgrecall.driver.facts import Facts, Served, check_schema
 from pgrecall.driver.patience import patient, transport_options
 from pgrecall.errors import ConfigurationError, InvalidInput, SchemaMissing
 from pgrecall.sql import load
@@ -67,16 +67,19 @@ class AsyncDatabase:
         await database._open_pool()
         return database
 
-    async def aside(self) -> AsyncDatabase:
+    async def aside(self, *, always: bool = False) -> AsyncDatabase:
         """Open a way of its own to the same database, of one connection, for background work.
 
         On the pool that work would have it grow, and a caller alone would then take turns between
         two processes of the server, which is slower than one. A pool of one connection stays one.
 
+        Args:
+            always: Give another even so; for work that is soon done.
+
         Raises:
             Unavailable: It cannot be opened.
         """
-        if self.settings.pool_max_size == 1:
+        if self.settings.pool_max_size == 1 and not always:
             return self
         settings = self.settings.model_copy(update={"pool_min_size": 0, "pool_max_size": 1})
         database = AsyncDatabase(self._dsn, settings, self.facts)
@@ -289,7 +292,7 @@ async def _explore(dsn: str, settings: Settings) -> Facts:
             return Facts(
                 server_version=description["server_version"],
                 in_recovery=description["in_recovery"],
-                dimensions=description["dimensions"],
+                served=Served(**await _one(connection, statements["model"])),
                 pooled=is_pooled(connection, description["backend_pid"]),
                 vector=vector,
             )

@@ -14,6 +14,7 @@ from psycopg.rows import class_row, scalar_row
 from pgrecall._async.after import RERANK_SECONDS, RERANK_TOKENS, candidates, reranked
 from pgrecall._async.scope import AsyncScope
 from pgrecall.core.checks import (
+    check_embed,
     check_fraction,
     check_knowledge_type,
     check_limit,
@@ -26,8 +27,10 @@ from pgrecall.core.pages import to_page
 from pgrecall.core.ranking import HALF_LIFE, check_weights, ranking_parameters
 from pgrecall.core.text import render_knowledge
 from pgrecall.core.vectors import to_vector
-from pgrecall.errors import InvalidInput, NotFound
+from pgrecall.embedding.choice import Chosen
+from pgrecall.errors import InvalidInput, ModelChanged, NotFound
 from pgrecall.models import (
+    Embed,
     Hits,
     Json,
     Knowledge,
@@ -69,6 +72,7 @@ class AsyncKnowledgeStore:
         active: bool = True,
         knowledge_id: UUID | None = None,
         embedding: VectorLike | None = None,
+        embed: Embed | None = None,
         connection: AsyncConnection[Any] | None = None,
     ) -> Knowledge:
         """Store a piece of knowledge with its evidence, and return it.
@@ -86,6 +90,8 @@ class AsyncKnowledgeStore:
             active: False keeps it as a candidate.
             knowledge_id: Its identifier, if it has one already.
             embedding: Its vector; made by the embedder from description and content unless given.
+            embed: ``"later"`` stores it without a vector, which a worker then makes; the
+                memory's default unless given.
             connection: A connection of yours, with which the write commits or rolls back.
 
         Raises:
@@ -112,37 +118,58 @@ class AsyncKnowledgeStore:
                 "project_id": scope_text(project_id, "project_id"),
             }
             measured.project_id = values["project_id"]
-            values["embedding"] = await self._vector(
-                description, content, embedding, connection, measured
-            )
-            async with self._database.transaction(connection) as lent:
-                await self._hold(lent, [*evidence, *against])
-                rows = await self._database.run(
-                    lent, statement("knowledge", "add"), values, class_row(Knowledge)
-                )
+            when = self._scope.embed_when if embed is None else check_embed(embed)
+            while True:
+                chosen = self._scope.model.now
+                if embedding is not None or when == "later" or not chosen.embedder.available:
+                    given = self._given(embedding, chosen)
+                    values |= {"embedding": given, "model": None}
+                else:
+                    values["embedding"] = await self._vector(
+                        description, content, chosen, connection, measured
+                    )
+                    values["model"] = chosen.served.number
+                try:
+                    rows = await self._add(values, [*evidence, *against], connection)
+                    break
+                except ModelChanged:
+                    if not await self._scope.model.follow(chosen.served.number):
+                        raise
             measured.results = len(rows)
         return rows[0]
+
+    @staticmethod
+    def _given(embedding: VectorLike | None, chosen: Chosen) -> Vector | None:
+        return None if embedding is None else to_vector(embedding, chosen.served.dimensions)
+
+    async def _add(
+        self,
+        values: Mapping[str, Any],
+        evidence: Sequence[UUID],
+        connection: AsyncConnection[Any] | None,
+    ) -> Sequence[Knowledge]:
+        async with self._database.transaction(connection) as lent:
+            await self._hold(lent, evidence)
+            return await self._database.run(
+                lent, statement("knowledge", "add"), values, class_row(Knowledge)
+            )
 
     async def _vector(
         self,
         description: str,
         content: Json,
-        embedding: VectorLike | None,
+        chosen: Chosen,
         connection: AsyncConnection[Any] | None,
         operation: Operation,
-    ) -> Vector | None:
-        embedder = self._scope.embedder
-        if embedding is None:
-            if not embedder.available:
-                return None
-            if connection is not None:
-                raise InvalidInput(
-                    "no text can be embedded while your transaction waits",
-                    hint="embed the description first with memory.embed(...), and give embedding=",
-                )
-            rendered = render_knowledge(description, content, max_tokens=embedder.max_tokens)
-            embedding = (await self._scope.embed([rendered], "document", operation))[0]
-        return to_vector(embedding, self._scope.dimensions)
+    ) -> Vector:
+        if connection is not None:
+            raise InvalidInput(
+                "no text can be embedded while your transaction waits",
+                hint="embed the description first with memory.embed(...), and give embedding=, or "
+                'embed="later"',
+            )
+        text = render_knowledge(description, content, max_tokens=chosen.embedder.max_tokens)
+        return (await self._scope.embed([text], "document", operation, chosen))[0]
 
     async def _hold(self, lent: AsyncConnection[Any], episode_ids: Sequence[UUID]) -> None:
         held = await self._database.run(
@@ -294,8 +321,10 @@ class AsyncKnowledgeStore:
                 explain=explain,
             )
             parameters["confidence_weight"] = weights.worth
-            parameters |= await self._scope.query(query, embedding, mode, connection, measured)
-            rows = await self._scope.recall("knowledge", filters, parameters, connection)
+            asked = (query, embedding, mode)
+            rows = await self._scope.recall(
+                "knowledge", filters, parameters, asked, connection, measured
+            )
             hits = Hits(to_recalled_knowledge(row, weights) for row in rows if row[0] is not None)
             if rerank is not None:
                 text = self._scope.query_text(query)

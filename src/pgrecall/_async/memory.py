@@ -12,14 +12,15 @@ from pgrecall._async.database import AsyncDatabase
 from pgrecall._async.episodes import AsyncEpisodeStore
 from pgrecall._async.knowledge import AsyncKnowledgeStore
 from pgrecall._async.metrics import AsyncMetricStore
+from pgrecall._async.model import AsyncModel
 from pgrecall._async.runtime import call_blocking
 from pgrecall._async.scope import AsyncScope
 from pgrecall._async.sessions import AsyncSessionStore
 from pgrecall.config import Settings, load_settings
-from pgrecall.core.text import render_episode
-from pgrecall.core.vectors import to_vector
+from pgrecall.core.checks import check_embed
 from pgrecall.embedding.base import Embedder, Mode, RenderEpisode
-from pgrecall.embedding.choice import choose_embedder
+from pgrecall.embedding.rendering import Renderer
+from pgrecall.models import Embed
 from pgrecall.targets import resolve_dsn
 from pgrecall.telemetry.choosing import choose_telemetry
 
@@ -55,9 +56,7 @@ class AsyncProjectMemory:
         Raises:
             EmbeddingError: The texts could not be embedded.
         """
-        return [
-            to_vector(vector, self.dimensions) for vector in await self._scope.embed(texts, mode)
-        ]
+        return await self._scope.embed(texts, mode)
 
 
 class AsyncMemory(AsyncProjectMemory):
@@ -77,7 +76,8 @@ class AsyncMemory(AsyncProjectMemory):
         dsn: str | None = None,
         *,
         embedder: Embedder | str | None = None,
-        render: RenderEpisode = render_episode,
+        render: RenderEpisode | str | None = None,
+        embed: Embed | None = None,
         settings: Settings | None = None,
     ) -> Self:
         """Open the memory in a database.
@@ -86,26 +86,29 @@ class AsyncMemory(AsyncProjectMemory):
             dsn: A libpq connection string or URL. Unless given: ``PGRECALL_DSN``, else the
                 database that ``pgrecall init`` set up for this user, else the embedded server,
                 which is started and set up if need be.
-            embedder: A provider's name or an object; ``PGRECALL_EMBEDDER`` unless given, else
-                ``builtin`` where its dimension is the database's, else ``none``.
-            render: Makes the text of an episode that is embedded. Vectors of texts made
-                differently don't compare, so keep to one for a database.
+            embedder: A provider's name or an object; ``PGRECALL_EMBEDDER`` unless given, else what
+                the database's vectors are of.
+            render: Makes the text of an episode that is embedded, a function or
+                ``python:MODULE:FUNCTION``; ``PGRECALL_RENDERER`` unless given. Vectors of texts
+                made differently don't compare, so a database keeps to one.
+            embed: ``"later"`` stores episodes and knowledge without vectors, which a worker then
+                makes; ``PGRECALL_EMBED`` unless given.
             settings: Settings to use instead of those of the environment.
 
         Raises:
-            ConfigurationError: A setting is wrong, the embedder's dimension is not the
-                database's, or metrics cannot be served at the port set for them.
+            ConfigurationError: A setting is wrong, the embedder is not the one that the
+                database's vectors are of, or metrics cannot be served at the port set for them.
             MissingExtra: Something is switched on whose package is not installed.
             SchemaMismatch: The database is not provisioned, or for another version.
             Unavailable: No connection could be had.
         """
         settings = settings or load_settings()
+        embed_when = check_embed(embed or settings.embed)
         target = dsn if dsn is not None else await call_blocking(resolve_dsn, settings)
         database = await AsyncDatabase.open(target, settings)
         try:
-            chosen = await call_blocking(
-                choose_embedder, embedder or settings.embedder, database.facts.dimensions
-            )
+            renderer = await call_blocking(Renderer.of, render or settings.renderer)
+            model = await AsyncModel.open(database, embedder or settings.embedder, renderer)
             place = await _place(database) if settings.traces else None
             telemetry = await call_blocking(choose_telemetry, settings, place)
         except BaseException:
@@ -116,10 +119,10 @@ class AsyncMemory(AsyncProjectMemory):
         return cls(
             AsyncScope(
                 database=database,
-                embedder=chosen,
+                model=model,
                 metrics=metrics,
                 telemetry=telemetry,
-                render=render,
+                embed_when=embed_when,
             )
         )
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 from psycopg import AsyncConnection
 from psycopg.rows import class_row, tuple_row
 
 from pgrecall._async.scope import AsyncScope
+from pgrecall.core.checks import check_embed
 from pgrecall.core.episode_rows import (
     EpisodeRow,
     WrittenEpisodes,
@@ -18,13 +19,11 @@ from pgrecall.core.episode_rows import (
     to_parameters,
     to_row,
 )
-from pgrecall.core.vectors import to_vector
-from pgrecall.errors import Conflict, InvalidInput
-from pgrecall.models import Episode, NewEpisode, RecordedMany
+from pgrecall.embedding.choice import Chosen
+from pgrecall.errors import Conflict, InvalidInput, ModelChanged
+from pgrecall.models import Embed, Episode, NewEpisode, RecordedMany
 from pgrecall.sql import statement
 from pgrecall.telemetry.operations import Operation
-
-Embed = Literal["now", "later"]
 
 
 class AsyncRecorder:
@@ -41,13 +40,14 @@ class AsyncRecorder:
             InvalidInput: A value cannot be stored.
             EmbeddingError: The text could not be embedded.
         """
-        (row,) = await self._embedded([episode], self._rows([episode]), "now", None)
+        rows = self._rows([episode])
+        (row,) = await self._embedded([episode], rows, self._scope.model.now, "now", None)
         return replace(episode, embedding=row.embedding)
 
     async def write(
         self,
         episodes: Sequence[NewEpisode],
-        embed: Embed,
+        embed: Embed | None,
         connection: AsyncConnection[Any] | None,
         operation: Operation,
     ) -> RecordedMany:
@@ -58,14 +58,24 @@ class AsyncRecorder:
             Conflict: An identifier stands for something else; nothing was written.
             OutcomeUnknown: The connection broke while they were written.
         """
-        rows = self._rows(episodes)
-        operation.project_id = rows[0].project_id
-        for row in rows:
-            self._scope.project(row.project_id)
-        if connection is not None:
-            self._refuse_embedding(rows, embed)
-        rows = await self._embedded(episodes, rows, embed, operation)
-        recorded = await self._insert(rows, connection)
+        embed = self._scope.embed_when if embed is None else check_embed(embed)
+        while True:
+            rows = self._rows(episodes)
+            operation.project_id = rows[0].project_id
+            for row in rows:
+                self._scope.project(row.project_id)
+            if connection is not None:
+                self._refuse_embedding(rows, embed)
+            chosen = self._scope.model.now
+            embedded = await self._embedded(episodes, rows, chosen, embed, operation)
+            # Only vectors that were made here are known to be of this model.
+            number = None if embedded is rows else chosen.served.number
+            try:
+                recorded = await self._insert(embedded, number, connection)
+                break
+            except ModelChanged:
+                if not await self._scope.model.follow(chosen.served.number):
+                    raise
         operation.results = recorded.created
         return recorded
 
@@ -95,18 +105,17 @@ class AsyncRecorder:
         self,
         episodes: Sequence[NewEpisode],
         rows: Sequence[EpisodeRow],
+        chosen: Chosen,
         embed: Embed,
         operation: Operation | None,
     ) -> Sequence[EpisodeRow]:
-        """Return the rows with the vectors that were not given; they are checked by then."""
-        if embed not in ("now", "later"):
-            raise InvalidInput(f"embed is {embed!r}", hint="give 'now' or 'later'")
-        embedder = self._scope.embedder
+        """Return the rows with the vectors that were not given, or the rows if all were."""
+        embedder = chosen.embedder
         missing = [i for i, row in enumerate(rows) if row.embedding is None]
         if embed == "later" or not embedder.available or not missing:
             return rows
         texts = {
-            i: self._scope.render(
+            i: chosen.renderer.render(
                 episodes[i].perception,
                 episodes[i].reasoning,
                 episodes[i].action,
@@ -116,26 +125,30 @@ class AsyncRecorder:
         }
         # An episode of which nothing can be said has no vector: no query is like it.
         said = [i for i in missing if texts[i].strip()]
+        if not said:
+            return rows
         embedded = [*rows]
-        vectors = (
-            await self._scope.embed([texts[i] for i in said], "document", operation) if said else []
-        )
+        vectors = await self._scope.embed([texts[i] for i in said], "document", operation, chosen)
         for i, vector in zip(said, vectors, strict=True):
-            embedded[i] = replace(rows[i], embedding=to_vector(vector, self._scope.dimensions))
+            embedded[i] = replace(rows[i], embedding=vector)
         return embedded
 
     async def _insert(
-        self, rows: Sequence[EpisodeRow], connection: AsyncConnection[Any] | None
+        self,
+        rows: Sequence[EpisodeRow],
+        model: int | None,
+        connection: AsyncConnection[Any] | None,
     ) -> RecordedMany:
         insert = statement("episodes", "record")
+        values = {**to_parameters(rows), "model": model}
         if len(rows) == 1:
             written = await self._database.fetch(
-                insert, to_parameters(rows), tuple_row, connection=connection, writing=True
+                insert, values, tuple_row, connection=connection, writing=True
             )
             standing = await self._standing(rows, written, connection)
         else:
             async with self._database.transaction(connection) as lent:
-                written = await self._database.run(lent, insert, to_parameters(rows), tuple_row)
+                written = await self._database.run(lent, insert, values, tuple_row)
                 standing = await self._standing(rows, written, lent)
         times = {episode_id: rest for episode_id, *rest in written}
         return RecordedMany(

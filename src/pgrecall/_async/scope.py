@@ -6,18 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pgvector import Vector
 from psycopg import AsyncConnection
 from psycopg.rows import tuple_row
 
 from pgrecall._async.database import AsyncDatabase
 from pgrecall._async.metrics import AsyncMetricStore
+from pgrecall._async.model import AsyncModel
 from pgrecall._async.runtime import call_blocking
 from pgrecall.core.filters import recall_filter, scope_text
 from pgrecall.core.ranking import choose_mode
 from pgrecall.core.vectors import to_vector
 from pgrecall.embedding.base import Embedder, Mode, RenderEpisode
-from pgrecall.errors import EmbeddingError, InvalidInput
-from pgrecall.models import Json, SearchMode, VectorLike
+from pgrecall.embedding.choice import Chosen
+from pgrecall.errors import EmbeddingError, InvalidInput, ModelChanged
+from pgrecall.models import Embed, Json, SearchMode, VectorLike
 from pgrecall.sql import statement
 from pgrecall.telemetry.operations import Embedding, Operation, OperationName, Telemetry
 
@@ -27,10 +30,10 @@ class AsyncScope:
     """A memory's resources, bound to one project or to none."""
 
     database: AsyncDatabase
-    embedder: Embedder
+    model: AsyncModel
     metrics: AsyncMetricStore
     telemetry: Telemetry
-    render: RenderEpisode
+    embed_when: Embed = "now"
     project_id: str | None = None
 
     def bind(self, project_id: str) -> AsyncScope:
@@ -62,26 +65,47 @@ class AsyncScope:
         )
 
     @property
+    def embedder(self) -> Embedder:
+        """What turns texts into vectors."""
+        return self.model.now.embedder
+
+    @property
+    def render(self) -> RenderEpisode:
+        """What makes texts of documents."""
+        return self.model.now.renderer.render
+
+    @property
     def dimensions(self) -> int:
         """Length of the vectors of this database."""
-        return self.database.facts.dimensions
+        return self.model.now.served.dimensions
 
     async def embed(
-        self, texts: Sequence[str], mode: Mode, operation: Operation | None = None
-    ) -> Sequence[VectorLike]:
+        self,
+        texts: Sequence[str],
+        mode: Mode,
+        operation: Operation | None = None,
+        chosen: Chosen | None = None,
+    ) -> Sequence[Vector]:
         """Turn texts into vectors, for an operation or none. No connection is held meanwhile.
+
+        Args:
+            texts: What to embed.
+            mode: What the vectors are for.
+            operation: What it belongs to.
+            chosen: What makes them; what does so now unless given.
 
         Raises:
             EmbeddingError: The embedder failed, or returned another number of vectors.
         """
-        identity = self.embedder.identity
+        chosen = chosen or self.model.now
+        identity = chosen.embedder.identity
         with Embedding(self.telemetry, identity, mode, len(texts), operation):
-            vectors = await call_blocking(self.embedder.embed, texts, mode)
+            vectors = await call_blocking(chosen.embedder.embed, texts, mode)
         if len(vectors) != len(texts):
             raise EmbeddingError(
                 f"the embedder {identity} returned {len(vectors)} vectors for {len(texts)} texts"
             )
-        return vectors
+        return [to_vector(vector, chosen.served.dimensions) for vector in vectors]
 
     async def query(
         self,
@@ -91,7 +115,7 @@ class AsyncScope:
         connection: AsyncConnection[Any] | None,
         operation: Operation,
     ) -> dict[str, Any]:
-        """Return the parameters that say what to look for: ``embedding`` and ``text``.
+        """Return the parameters that say what to look for: ``embedding``, ``text``, ``model``.
 
         Args:
             query: A text, or a situation.
@@ -105,28 +129,38 @@ class AsyncScope:
             InvalidVector: The vector cannot be searched for.
         """
         text = None if query is None else self.query_text(query)
-        has_vector = embedding is not None or self.embedder.available
+        chosen = self.model.now
+        has_vector = embedding is not None or chosen.embedder.available
         mode = choose_mode(mode, has_text=text is not None, has_vector=has_vector,
                            given=embedding is not None)  # fmt: skip
         if mode == "words":
-            return {"embedding": None, "text": text}
-        if embedding is None:
+            return {"embedding": None, "text": text, "model": None}
+        if embedding is not None:
+            number = None
+            vector = to_vector(embedding, chosen.served.dimensions)
+        else:
             if connection is not None:
                 raise InvalidInput(
                     "no text can be embedded while your transaction waits",
                     hint="embed it first with memory.embed(text) and give embedding= as well, or "
                     'search with mode="words"',
                 )
-            embedding = (await self.embed([text or ""], "query", operation))[0]
-        vector = to_vector(embedding, self.dimensions)
-        return {"embedding": vector, "text": text if mode == "hybrid" else None}
+            number = chosen.served.number
+            vector = (await self.embed([text or ""], "query", operation, chosen))[0]
+        return {
+            "embedding": vector,
+            "text": text if mode == "hybrid" else None,
+            "model": number,
+        }
 
     async def recall(
         self,
         topic: str,
         filters: Mapping[str, Any],
         parameters: Mapping[str, Any],
+        asked: tuple[str | Json | None, VectorLike | None, SearchMode | None],
         connection: AsyncConnection[Any] | None,
+        operation: Operation,
     ) -> Sequence[tuple[Any, ...]]:
         """Return the rows of a recall; now and then its query is kept, to be checked later.
 
@@ -134,18 +168,26 @@ class AsyncScope:
             topic: ``"episodes"`` or ``"knowledge"``.
             filters: Checked filters.
             parameters: Everything else that the statement takes.
+            asked: Query, embedding and mode, as ``query`` takes them.
             connection: A connection of the caller.
+            operation: What it is for.
         """
         text = recall_filter(filters)
-        rows = await self.database.fetch(
-            statement(topic, "recall"),
-            {**parameters, "filter": text},
-            tuple_row,
-            connection=connection,
-        )
-        if connection is None and parameters["embedding"] is not None:
+        while True:
+            number = self.model.now.served.number
+            values = {**parameters, "filter": text}
+            values |= await self.query(*asked, connection, operation)
+            try:
+                rows = await self.database.fetch(
+                    statement(topic, "recall"), values, tuple_row, connection=connection
+                )
+                break
+            except ModelChanged:
+                if not await self.model.follow(number) or asked[1] is not None:
+                    raise
+        if connection is None and values["embedding"] is not None:
             self.metrics.sample(
-                topic, parameters["embedding"], parameters["limit"], text, filters.get("project_id")
+                topic, values["embedding"], values["limit"], text, filters.get("project_id")
             )
         return rows
 

@@ -20,7 +20,7 @@ from pgrecall._sync.after import (
     reranked,
     with_neighbours,
 )
-from pgrecall._sync.recorder import Recorder, Embed
+from pgrecall._sync.recorder import Recorder
 from pgrecall._sync.scope import Scope
 from pgrecall.core.checks import check_fraction, check_limit, check_uuid, check_uuids
 from pgrecall.core.documents import to_json
@@ -31,6 +31,7 @@ from pgrecall.core.ranking import HALF_LIFE, check_weights, ranking_parameters
 from pgrecall.errors import Conflict, InvalidInput, NotFound
 from pgrecall.models import (
     ControlMode,
+    Embed,
     Episode,
     EpisodeFilters,
     Hits,
@@ -93,7 +94,7 @@ class EpisodeStore:
         external_id: str | None = None,
         episode_id: UUID | None = None,
         embedding: VectorLike | None = None,
-        embed: Embed = "now",
+        embed: Embed | None = None,
         connection: Connection[Any] | None = None,
     ) -> Episode:
         """Store one decision and return it as it stands in the database.
@@ -116,7 +117,8 @@ class EpisodeStore:
                 it the call can be repeated safely: a second one returns the stored episode.
             episode_id: Its identifier, if it has one already.
             embedding: Its vector; made by the embedder from the text unless given.
-            embed: ``"later"`` stores the episode without a vector.
+            embed: ``"later"`` stores it without a vector, which a worker then makes; the
+                memory's default unless given.
             connection: A connection of yours, with which the write commits or rolls back.
 
         Raises:
@@ -152,14 +154,14 @@ class EpisodeStore:
         self,
         episodes: Iterable[NewEpisode | Mapping[str, Any]],
         *,
-        embed: Embed = "now",
+        embed: Embed | None = None,
         connection: Connection[Any] | None = None,
     ) -> RecordedMany:
         """Store many decisions in one statement: all of them, or none.
 
         Args:
             episodes: Made by ``prepare``, or mappings of what ``record`` takes.
-            embed: ``"later"`` stores them without vectors.
+            embed: As for ``record``.
             connection: A connection of yours, with which the write commits or rolls back.
 
         Raises:
@@ -401,8 +403,10 @@ class EpisodeStore:
             )
             parameters |= {"outcome_weight": weights.worth}
             parameters |= {"group": bool(group_repeats), "context": bool(context)}
-            parameters |= self._scope.query(query, embedding, mode, connection, measured)
-            rows = self._scope.recall("episodes", filtered, parameters, connection)
+            asked = (query, embedding, mode)
+            rows = self._scope.recall(
+                "episodes", filtered, parameters, asked, connection, measured
+            )
             hits = Hits(to_recalled(row, weights) for row in rows if row[0] is not None)
             if rerank is not None:
                 text = self._scope.query_text(query)

@@ -15,6 +15,7 @@ from psycopg.rows import class_row, scalar_row
 from pgrecall._sync.after import RERANK_SECONDS, RERANK_TOKENS, candidates, reranked
 from pgrecall._sync.scope import Scope
 from pgrecall.core.checks import (
+    check_embed,
     check_fraction,
     check_knowledge_type,
     check_limit,
@@ -27,8 +28,10 @@ from pgrecall.core.pages import to_page
 from pgrecall.core.ranking import HALF_LIFE, check_weights, ranking_parameters
 from pgrecall.core.text import render_knowledge
 from pgrecall.core.vectors import to_vector
-from pgrecall.errors import InvalidInput, NotFound
+from pgrecall.embedding.choice import Chosen
+from pgrecall.errors import InvalidInput, ModelChanged, NotFound
 from pgrecall.models import (
+    Embed,
     Hits,
     Json,
     Knowledge,
@@ -70,6 +73,7 @@ class KnowledgeStore:
         active: bool = True,
         knowledge_id: UUID | None = None,
         embedding: VectorLike | None = None,
+        embed: Embed | None = None,
         connection: Connection[Any] | None = None,
     ) -> Knowledge:
         """Store a piece of knowledge with its evidence, and return it.
@@ -87,6 +91,8 @@ class KnowledgeStore:
             active: False keeps it as a candidate.
             knowledge_id: Its identifier, if it has one already.
             embedding: Its vector; made by the embedder from description and content unless given.
+            embed: ``"later"`` stores it without a vector, which a worker then makes; the
+                memory's default unless given.
             connection: A connection of yours, with which the write commits or rolls back.
 
         Raises:
@@ -113,37 +119,58 @@ class KnowledgeStore:
                 "project_id": scope_text(project_id, "project_id"),
             }
             measured.project_id = values["project_id"]
-            values["embedding"] = self._vector(
-                description, content, embedding, connection, measured
-            )
-            with self._database.transaction(connection) as lent:
-                self._hold(lent, [*evidence, *against])
-                rows = self._database.run(
-                    lent, statement("knowledge", "add"), values, class_row(Knowledge)
-                )
+            when = self._scope.embed_when if embed is None else check_embed(embed)
+            while True:
+                chosen = self._scope.model.now
+                if embedding is not None or when == "later" or not chosen.embedder.available:
+                    given = self._given(embedding, chosen)
+                    values |= {"embedding": given, "model": None}
+                else:
+                    values["embedding"] = self._vector(
+                        description, content, chosen, connection, measured
+                    )
+                    values["model"] = chosen.served.number
+                try:
+                    rows = self._add(values, [*evidence, *against], connection)
+                    break
+                except ModelChanged:
+                    if not self._scope.model.follow(chosen.served.number):
+                        raise
             measured.results = len(rows)
         return rows[0]
+
+    @staticmethod
+    def _given(embedding: VectorLike | None, chosen: Chosen) -> Vector | None:
+        return None if embedding is None else to_vector(embedding, chosen.served.dimensions)
+
+    def _add(
+        self,
+        values: Mapping[str, Any],
+        evidence: Sequence[UUID],
+        connection: Connection[Any] | None,
+    ) -> Sequence[Knowledge]:
+        with self._database.transaction(connection) as lent:
+            self._hold(lent, evidence)
+            return self._database.run(
+                lent, statement("knowledge", "add"), values, class_row(Knowledge)
+            )
 
     def _vector(
         self,
         description: str,
         content: Json,
-        embedding: VectorLike | None,
+        chosen: Chosen,
         connection: Connection[Any] | None,
         operation: Operation,
-    ) -> Vector | None:
-        embedder = self._scope.embedder
-        if embedding is None:
-            if not embedder.available:
-                return None
-            if connection is not None:
-                raise InvalidInput(
-                    "no text can be embedded while your transaction waits",
-                    hint="embed the description first with memory.embed(...), and give embedding=",
-                )
-            rendered = render_knowledge(description, content, max_tokens=embedder.max_tokens)
-            embedding = (self._scope.embed([rendered], "document", operation))[0]
-        return to_vector(embedding, self._scope.dimensions)
+    ) -> Vector:
+        if connection is not None:
+            raise InvalidInput(
+                "no text can be embedded while your transaction waits",
+                hint="embed the description first with memory.embed(...), and give embedding=, or "
+                'embed="later"',
+            )
+        text = render_knowledge(description, content, max_tokens=chosen.embedder.max_tokens)
+        return (self._scope.embed([text], "document", operation, chosen))[0]
 
     def _hold(self, lent: Connection[Any], episode_ids: Sequence[UUID]) -> None:
         held = self._database.run(
@@ -295,8 +322,10 @@ class KnowledgeStore:
                 explain=explain,
             )
             parameters["confidence_weight"] = weights.worth
-            parameters |= self._scope.query(query, embedding, mode, connection, measured)
-            rows = self._scope.recall("knowledge", filters, parameters, connection)
+            asked = (query, embedding, mode)
+            rows = self._scope.recall(
+                "knowledge", filters, parameters, asked, connection, measured
+            )
             hits = Hits(to_recalled_knowledge(row, weights) for row in rows if row[0] is not None)
             if rerank is not None:
                 text = self._scope.query_text(query)

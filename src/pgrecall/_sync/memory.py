@@ -13,14 +13,15 @@ from pgrecall._sync.database import Database
 from pgrecall._sync.episodes import EpisodeStore
 from pgrecall._sync.knowledge import KnowledgeStore
 from pgrecall._sync.metrics import MetricStore
+from pgrecall._sync.model import Model
 from pgrecall._sync.runtime import call_blocking
 from pgrecall._sync.scope import Scope
 from pgrecall._sync.sessions import SessionStore
 from pgrecall.config import Settings, load_settings
-from pgrecall.core.text import render_episode
-from pgrecall.core.vectors import to_vector
+from pgrecall.core.checks import check_embed
 from pgrecall.embedding.base import Embedder, Mode, RenderEpisode
-from pgrecall.embedding.choice import choose_embedder
+from pgrecall.embedding.rendering import Renderer
+from pgrecall.models import Embed
 from pgrecall.targets import resolve_dsn
 from pgrecall.telemetry.choosing import choose_telemetry
 
@@ -56,9 +57,7 @@ class ProjectMemory:
         Raises:
             EmbeddingError: The texts could not be embedded.
         """
-        return [
-            to_vector(vector, self.dimensions) for vector in self._scope.embed(texts, mode)
-        ]
+        return self._scope.embed(texts, mode)
 
 
 class Memory(ProjectMemory):
@@ -78,7 +77,8 @@ class Memory(ProjectMemory):
         dsn: str | None = None,
         *,
         embedder: Embedder | str | None = None,
-        render: RenderEpisode = render_episode,
+        render: RenderEpisode | str | None = None,
+        embed: Embed | None = None,
         settings: Settings | None = None,
     ) -> Self:
         """Open the memory in a database.
@@ -87,26 +87,29 @@ class Memory(ProjectMemory):
             dsn: A libpq connection string or URL. Unless given: ``PGRECALL_DSN``, else the
                 database that ``pgrecall init`` set up for this user, else the embedded server,
                 which is started and set up if need be.
-            embedder: A provider's name or an object; ``PGRECALL_EMBEDDER`` unless given, else
-                ``builtin`` where its dimension is the database's, else ``none``.
-            render: Makes the text of an episode that is embedded. Vectors of texts made
-                differently don't compare, so keep to one for a database.
+            embedder: A provider's name or an object; ``PGRECALL_EMBEDDER`` unless given, else what
+                the database's vectors are of.
+            render: Makes the text of an episode that is embedded, a function or
+                ``python:MODULE:FUNCTION``; ``PGRECALL_RENDERER`` unless given. Vectors of texts
+                made differently don't compare, so a database keeps to one.
+            embed: ``"later"`` stores episodes and knowledge without vectors, which a worker then
+                makes; ``PGRECALL_EMBED`` unless given.
             settings: Settings to use instead of those of the environment.
 
         Raises:
-            ConfigurationError: A setting is wrong, the embedder's dimension is not the
-                database's, or metrics cannot be served at the port set for them.
+            ConfigurationError: A setting is wrong, the embedder is not the one that the
+                database's vectors are of, or metrics cannot be served at the port set for them.
             MissingExtra: Something is switched on whose package is not installed.
             SchemaMismatch: The database is not provisioned, or for another version.
             Unavailable: No connection could be had.
         """
         settings = settings or load_settings()
+        embed_when = check_embed(embed or settings.embed)
         target = dsn if dsn is not None else call_blocking(resolve_dsn, settings)
         database = Database.open(target, settings)
         try:
-            chosen = call_blocking(
-                choose_embedder, embedder or settings.embedder, database.facts.dimensions
-            )
+            renderer = call_blocking(Renderer.of, render or settings.renderer)
+            model = Model.open(database, embedder or settings.embedder, renderer)
             place = _place(database) if settings.traces else None
             telemetry = call_blocking(choose_telemetry, settings, place)
         except BaseException:
@@ -117,10 +120,10 @@ class Memory(ProjectMemory):
         return cls(
             Scope(
                 database=database,
-                embedder=chosen,
+                model=model,
                 metrics=metrics,
                 telemetry=telemetry,
-                render=render,
+                embed_when=embed_when,
             )
         )
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 from psycopg import Connection
 from psycopg.rows import class_row, tuple_row
 
 from pgrecall._sync.scope import Scope
+from pgrecall.core.checks import check_embed
 from pgrecall.core.episode_rows import (
     EpisodeRow,
     WrittenEpisodes,
@@ -19,13 +20,11 @@ from pgrecall.core.episode_rows import (
     to_parameters,
     to_row,
 )
-from pgrecall.core.vectors import to_vector
-from pgrecall.errors import Conflict, InvalidInput
-from pgrecall.models import Episode, NewEpisode, RecordedMany
+from pgrecall.embedding.choice import Chosen
+from pgrecall.errors import Conflict, InvalidInput, ModelChanged
+from pgrecall.models import Embed, Episode, NewEpisode, RecordedMany
 from pgrecall.sql import statement
 from pgrecall.telemetry.operations import Operation
-
-Embed = Literal["now", "later"]
 
 
 class Recorder:
@@ -42,13 +41,14 @@ class Recorder:
             InvalidInput: A value cannot be stored.
             EmbeddingError: The text could not be embedded.
         """
-        (row,) = self._embedded([episode], self._rows([episode]), "now", None)
+        rows = self._rows([episode])
+        (row,) = self._embedded([episode], rows, self._scope.model.now, "now", None)
         return replace(episode, embedding=row.embedding)
 
     def write(
         self,
         episodes: Sequence[NewEpisode],
-        embed: Embed,
+        embed: Embed | None,
         connection: Connection[Any] | None,
         operation: Operation,
     ) -> RecordedMany:
@@ -59,14 +59,24 @@ class Recorder:
             Conflict: An identifier stands for something else; nothing was written.
             OutcomeUnknown: The connection broke while they were written.
         """
-        rows = self._rows(episodes)
-        operation.project_id = rows[0].project_id
-        for row in rows:
-            self._scope.project(row.project_id)
-        if connection is not None:
-            self._refuse_embedding(rows, embed)
-        rows = self._embedded(episodes, rows, embed, operation)
-        recorded = self._insert(rows, connection)
+        embed = self._scope.embed_when if embed is None else check_embed(embed)
+        while True:
+            rows = self._rows(episodes)
+            operation.project_id = rows[0].project_id
+            for row in rows:
+                self._scope.project(row.project_id)
+            if connection is not None:
+                self._refuse_embedding(rows, embed)
+            chosen = self._scope.model.now
+            embedded = self._embedded(episodes, rows, chosen, embed, operation)
+            # Only vectors that were made here are known to be of this model.
+            number = None if embedded is rows else chosen.served.number
+            try:
+                recorded = self._insert(embedded, number, connection)
+                break
+            except ModelChanged:
+                if not self._scope.model.follow(chosen.served.number):
+                    raise
         operation.results = recorded.created
         return recorded
 
@@ -96,18 +106,17 @@ class Recorder:
         self,
         episodes: Sequence[NewEpisode],
         rows: Sequence[EpisodeRow],
+        chosen: Chosen,
         embed: Embed,
         operation: Operation | None,
     ) -> Sequence[EpisodeRow]:
-        """Return the rows with the vectors that were not given; they are checked by then."""
-        if embed not in ("now", "later"):
-            raise InvalidInput(f"embed is {embed!r}", hint="give 'now' or 'later'")
-        embedder = self._scope.embedder
+        """Return the rows with the vectors that were not given, or the rows if all were."""
+        embedder = chosen.embedder
         missing = [i for i, row in enumerate(rows) if row.embedding is None]
         if embed == "later" or not embedder.available or not missing:
             return rows
         texts = {
-            i: self._scope.render(
+            i: chosen.renderer.render(
                 episodes[i].perception,
                 episodes[i].reasoning,
                 episodes[i].action,
@@ -117,26 +126,30 @@ class Recorder:
         }
         # An episode of which nothing can be said has no vector: no query is like it.
         said = [i for i in missing if texts[i].strip()]
+        if not said:
+            return rows
         embedded = [*rows]
-        vectors = (
-            self._scope.embed([texts[i] for i in said], "document", operation) if said else []
-        )
+        vectors = self._scope.embed([texts[i] for i in said], "document", operation, chosen)
         for i, vector in zip(said, vectors, strict=True):
-            embedded[i] = replace(rows[i], embedding=to_vector(vector, self._scope.dimensions))
+            embedded[i] = replace(rows[i], embedding=vector)
         return embedded
 
     def _insert(
-        self, rows: Sequence[EpisodeRow], connection: Connection[Any] | None
+        self,
+        rows: Sequence[EpisodeRow],
+        model: int | None,
+        connection: Connection[Any] | None,
     ) -> RecordedMany:
         insert = statement("episodes", "record")
+        values = {**to_parameters(rows), "model": model}
         if len(rows) == 1:
             written = self._database.fetch(
-                insert, to_parameters(rows), tuple_row, connection=connection, writing=True
+                insert, values, tuple_row, connection=connection, writing=True
             )
             standing = self._standing(rows, written, connection)
         else:
             with self._database.transaction(connection) as lent:
-                written = self._database.run(lent, insert, to_parameters(rows), tuple_row)
+                written = self._database.run(lent, insert, values, tuple_row)
                 standing = self._standing(rows, written, lent)
         times = {episode_id: rest for episode_id, *rest in written}
         return RecordedMany(

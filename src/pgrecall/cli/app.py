@@ -13,6 +13,7 @@ from pgrecall.cli import (
     backup,
     database,
     demo,
+    embeddings,
     episodes,
     health,
     knowledge,
@@ -21,6 +22,7 @@ from pgrecall.cli import (
     output,
     pooler,
     recall_check,
+    serve,
     server,
     sessions,
     transfer,
@@ -115,9 +117,11 @@ database.register(app)
 server.register(app)
 health.register(app)
 recall_check.register(app)
+serve.register(app)
 app.add_typer(episodes.app, name="episodes")
 app.add_typer(knowledge.app, name="knowledge")
 app.add_typer(sessions.app, name="sessions")
+app.add_typer(embeddings.app, name="embeddings")
 app.add_typer(metrics.app, name="metrics")
 app.add_typer(monitor.app, name="monitor")
 app.add_typer(pooler.app, name="pooler")

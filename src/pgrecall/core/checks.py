@@ -9,7 +9,7 @@ from typing import get_args
 from uuid import UUID
 
 from pgrecall.errors import InvalidInput
-from pgrecall.models import ControlMode, KnowledgeType
+from pgrecall.models import ControlMode, Embed, KnowledgeType
 
 MAX_LIMIT = 10_000
 
@@ -27,6 +27,17 @@ def check_fraction(value: float | None, name: str) -> float | None:
     if not math.isfinite(value) or not 0 <= value <= 1:
         raise InvalidInput(f"{name} is {value!r}", hint="give a number between 0 and 1")
     return float(value)
+
+
+def check_embed(value: Embed) -> Embed:
+    """Return when texts are to be embedded.
+
+    Raises:
+        InvalidInput: It is neither ``"now"`` nor ``"later"``.
+    """
+    if value not in get_args(Embed):
+        raise InvalidInput(f"embed is {value!r}", hint="give 'now' or 'later'")
+    return value
 
 
 def check_uuid(value: UUID | str, name: str) -> UUID:

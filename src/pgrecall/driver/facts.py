@@ -12,18 +12,37 @@ from pgrecall.migrations import HEAD, REVISIONS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """The embedding model of a database: what all vectors that it searches are of.
+
+    Attributes:
+        number: Its number there.
+        dimensions: Length of its vectors.
+        identity: Provider, model and revision; None where nobody said so far.
+        embedder: By which name the embedder is had; None if only as an object.
+        renderer: What makes the texts that are embedded, with its version.
+    """
+
+    number: int
+    dimensions: int
+    identity: str | None
+    embedder: str | None
+    renderer: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """The database behind a client.
 
     Attributes:
-        dimensions: Length of the vectors of ``agent_episodes``.
+        served: Its embedding model when it was opened.
         pooled: Whether a transaction pooler such as PgBouncer stands between.
         vector: The vector type of this database, whose identifiers differ between databases.
     """
 
     server_version: int
     in_recovery: bool
-    dimensions: int
+    served: Served
     pooled: bool
     vector: TypeInfo
 

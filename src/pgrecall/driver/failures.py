@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import psycopg
 from psycopg import errors as pg
 from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
@@ -12,6 +14,7 @@ from pgrecall.errors import (
     ConnectionLost,
     DatabaseError,
     InvalidInput,
+    ModelChanged,
     OutcomeUnknown,
     OutOfSpace,
     PermissionDenied,
@@ -24,6 +27,10 @@ from pgrecall.errors import (
 
 _SHUTTING_DOWN = ("57P01", "57P02", "57P05", "25P03")
 _NOT_READY = ("57P03", "53300")
+# What `pgrecall.check_model` raises, and what pgvector says of vectors that are not as long. The
+# client checks lengths itself, so they can only differ because the column's has changed.
+_OTHER_MODEL = "PR001"
+_OTHER_LENGTH = re.compile(r"^(different vector dimensions|expected) \d+ (and|dimensions, not) \d+")
 # What PgBouncer answers in place of a server, before a statement has reached any.
 _POOLER_HAD_NO_SERVER = ("query_wait_timeout", "server login has been failing")
 _POOLER_REFUSALS = {
@@ -126,6 +133,11 @@ def _broken(text: str, state: str | None, *, unknown: bool) -> DatabaseError:
 def _by_state(error: psycopg.Error, state: str, text: str) -> PgrecallError | None:
     if isinstance(error, pg.CheckViolation | pg.NotNullViolation):
         return _constraint(error, text)
+    if state == _OTHER_MODEL or _OTHER_LENGTH.search(text):
+        return ModelChanged(
+            f"the database's embedding model has changed: {text}",
+            hint="make the vector anew, with the model that `pgrecall embeddings status` names",
+        )
     if isinstance(error, pg.UniqueViolation):
         return Conflict(f"the row exists already: {text}", hint="nothing was changed")
     if isinstance(error, pg.DataError | pg.ProgramLimitExceeded):

@@ -2,28 +2,88 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from pgrecall.config import Settings
+from pgrecall.driver.facts import Served
 from pgrecall.embedding.base import Embedder
 from pgrecall.embedding.registry import get_embedder
+from pgrecall.embedding.rendering import Renderer
 from pgrecall.errors import ConfigurationError
 
 BUILTIN_DIMENSIONS = 384
 
 
-def choose_embedder(wanted: Embedder | str | None, dimensions: int) -> Embedder:
-    """Return the embedder that was asked for, or the one that fits the database.
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What makes a client's vectors, and the model of the database that they are of."""
+
+    embedder: Embedder
+    renderer: Renderer
+    served: Served
+
+
+def choose_embedder(
+    wanted: Embedder | str | None,
+    served: Served,
+    renderer: str,
+    settings: Settings | None = None,
+) -> tuple[Embedder, str | None]:
+    """Return the embedder that was asked for, or the database's, and by which name it is had.
+
+    Args:
+        wanted: A provider's name or an object; None takes what the database names.
+        served: The database's model.
+        renderer: What makes the texts here.
+        settings: How long to wait for a provider; None reads the environment.
 
     Raises:
-        ConfigurationError: Its vectors have another length than the database's.
+        ConfigurationError: It is not the one that the database's vectors are of.
         MissingExtra: Its packages are not installed.
     """
     if wanted is None:
-        wanted = "builtin" if dimensions == BUILTIN_DIMENSIONS else "none"
-    embedder = get_embedder(wanted, dimensions=dimensions) if isinstance(wanted, str) else wanted
+        wanted = served.embedder or _usual(served)
+    name = wanted if isinstance(wanted, str) else None
+    dimensions = served.dimensions
+    embedder = _named(wanted, dimensions, settings) if isinstance(wanted, str) else wanted
+    if embedder.available and served.identity is not None:
+        _check_same(embedder, renderer, served)
     if embedder.dimensions != dimensions:
         raise ConfigurationError(
             f"the embedder {embedder.identity} makes vectors of {embedder.dimensions} dimensions, "
             f"the database holds vectors of {dimensions}",
             hint="set PGRECALL_EMBEDDER to an embedder of that dimension, or to `none` and bring "
-            "the vectors yourself",
+            "the vectors yourself; `pgrecall embeddings switch` changes the database's",
         )
-    return embedder
+    return embedder, name
+
+
+def _named(name: str, dimensions: int, settings: Settings | None) -> Embedder:
+    return get_embedder(name, dimensions=dimensions, settings=settings)
+
+
+def _usual(served: Served) -> str:
+    """Return the embedder of a database that names none."""
+    unnamed = served.identity is None or served.identity.startswith("builtin:")
+    return "builtin" if unnamed and served.dimensions == BUILTIN_DIMENSIONS else "none"
+
+
+def _check_same(embedder: Embedder, renderer: str, served: Served) -> None:
+    if embedder.identity != served.identity:
+        remedy = (
+            f"unset PGRECALL_EMBEDDER or set it to {served.embedder}"
+            if served.embedder
+            else "open it with that embedder"
+        )
+        raise ConfigurationError(
+            f"the database's vectors are of {served.identity}, this client's would be of "
+            f"{embedder.identity}, and the two don't compare",
+            hint=f"{remedy}; or change the database's with `pgrecall embeddings switch`",
+        )
+    if renderer != served.renderer:
+        raise ConfigurationError(
+            f"the database's vectors are of texts made by {served.renderer}, this client's would "
+            f"be made by {renderer}",
+            hint="open it with that renderer (PGRECALL_RENDERER, render=); or change the "
+            "database's with `pgrecall embeddings switch`",
+        )

@@ -80,6 +80,7 @@ FROM (
            unnest(%(chronicle_note_ids)b::uuid[]) AS chronicle_note_id,
            unnest(%(external_ids)b::text[]) AS external_id
 ) AS n
+WHERE (SELECT pgrecall.check_model(%(model)s::integer))
 ON CONFLICT DO NOTHING
 RETURNING episode_id, timestamp, outcome_recorded_at
 
@@ -160,3 +161,4 @@ FROM pgrecall.recall_episodes(
     %(outcome_weight)s::float8, %(age_weight)s::float8, %(half_life)s::interval,
     %(diversity)s::float8, %(group)s::boolean, %(route)s::text, %(explain)s::boolean,
     %(text)s::text, %(context)s::boolean) AS r
+WHERE pgrecall.check_model(%(model)s::integer)

@@ -33,11 +33,11 @@ FOR KEY SHARE
 INSERT INTO public.agent_knowledge AS k (
     knowledge_id, knowledge_type, content, description, confidence, supporting_episodes,
     contradicting_episodes, embedding, created_by, is_active, project_id)
-VALUES (
-    coalesce(%(knowledge_id)s::uuid, gen_random_uuid()), %(knowledge_type)s, %(content)s::jsonb,
-    %(description)s, %(confidence)s, %(supporting_episodes)b::uuid[],
-    %(contradicting_episodes)b::uuid[], %(embedding)b::vector, %(created_by)s, %(active)s,
-    %(project_id)s)
+SELECT coalesce(%(knowledge_id)s::uuid, gen_random_uuid()), %(knowledge_type)s, %(content)s::jsonb,
+       %(description)s, %(confidence)s, %(supporting_episodes)b::uuid[],
+       %(contradicting_episodes)b::uuid[], %(embedding)b::vector, %(created_by)s, %(active)s,
+       %(project_id)s
+WHERE (SELECT pgrecall.check_model(%(model)s::integer))
 RETURNING /* include: columns */
 
 -- name: get
@@ -89,3 +89,4 @@ FROM pgrecall.recall_knowledge(
     %(embedding)b::vector, %(limit)s::integer, %(filter)s::jsonb, %(min_similarity)s::float8,
     %(confidence_weight)s::float8, %(age_weight)s::float8, %(half_life)s::interval,
     %(diversity)s::float8, %(route)s::text, %(explain)s::boolean, %(text)s::text) AS r
+WHERE pgrecall.check_model(%(model)s::integer)

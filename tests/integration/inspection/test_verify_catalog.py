@@ -20,7 +20,6 @@ ADDED = {
     "agent_episodes.external_id",
     "agent_knowledge.project_id",
     "agent_memory_metrics.duration_ms",
-    "idx_episodes_no_embedding",
     "idx_memory_metrics_accuracy",
     "uq_episodes_external_id",
     *(

