@@ -402,7 +402,7 @@ class Switch:
 
 
 def _claimed(run: Commands) -> bool:
-    """Become the only one who changes the model; the session of one who has just ended may linger."""
+    """Become the only one who changes the model; a session that has just ended may linger."""
     deadline = time.monotonic() + _LINGERING
     while not run.value("claim_change"):
         if time.monotonic() > deadline:
