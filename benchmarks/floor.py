@@ -103,6 +103,7 @@ def bench_recall(base: Database, rows: int, rounds: int) -> tuple[list[Timing], 
         "route": None,
         "text": None,
         "context": True,
+        "model": None,
         "explain": False,
     }
     with Memory.open(base.dsn, settings=base.settings) as memory, raw_connection(base.dsn) as raw:
