@@ -132,6 +132,7 @@ class Load:
                 with self._lock:
                     self._outcome.recalls += 1
                     self._outcome.short += len(hits) < LIMIT
+                self._stop.wait(0.01)
 
     def write(self, number: int) -> None:
         count = 0

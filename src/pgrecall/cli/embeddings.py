@@ -66,7 +66,7 @@ def backfill(
         typer.Option(
             metavar="SECONDS", min=1, help="When others may take the texts of a worker that died."
         ),
-    ] = 300.0,
+    ] = 60.0,
     give_up_after: Annotated[
         float,
         typer.Option(metavar="SECONDS", help="How long to try without embedder or server."),

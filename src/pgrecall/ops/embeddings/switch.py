@@ -46,6 +46,8 @@ _HELD_SECONDS = 1.0
 """For how long they may be held up, so that more texts may be left where embedding is fast."""
 _TRIES = 200
 _LINGERING = 10.0
+_LEASE = 15.0
+"""A change that was killed and goes on has to wait for the texts that it had taken."""
 _PAUSE = 0.5
 
 Say = Callable[[str], None]
@@ -273,6 +275,7 @@ class Switch:
             Backfill(
                 settings=self.settings,
                 batch=self.batch,
+                lease=_LEASE,
                 stop=self.stop,
                 only=beside.number,
                 enough=self._few,

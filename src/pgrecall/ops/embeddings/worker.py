@@ -36,8 +36,9 @@ from pgrecall.sql import load
 logger = logging.getLogger("pgrecall.embeddings")
 
 BATCH = 32
-LEASE = 300.0
-"""Seconds for which texts are taken; those of a worker that was killed wait as long."""
+LEASE = 60.0
+"""Seconds for which texts are taken; those of a worker that was killed wait as long. Who is slower
+than that has them embedded twice, and stored once."""
 POLL = 2.0
 _COUNT_EVERY = 5.0
 _FIRST_PAUSE = 0.5
