@@ -265,3 +265,24 @@ def test_readers_and_writers_notice_nothing(
     (model,) = status(pgrecall_database.dsn).models
     assert (model.identity, model.waiting) == ("hash:64", 0)
     assert min(*recalls, *records) > 0
+
+
+def test_a_memory_of_brought_vectors_gets_a_model(
+    pgrecall_database: Database, switch: Switch, owner: Rows
+) -> None:
+    with Memory.open(
+        pgrecall_database.dsn, embedder="none", settings=pgrecall_database.settings
+    ) as memory:
+        record(memory, "brought", embedding=HashEmbedder(64).embed(["text: brought"])[0])
+        record(memory, "without")
+        switch.prepare(HASH_96, queries=3)
+        switch.change_over()
+        report = backfill(pgrecall_database.dsn, Backfill(settings=pgrecall_database.settings))
+        assert report.refused == 0
+        assert memory.episodes.recall("without")[0].episode.embedded
+    # Nobody knows what made the old ones, so none is added to them.
+    row = owner.execute("SELECT count(embedding) AS new, count(embedding_beside) AS old "
+                        "FROM agent_episodes").fetchone()  # fmt: skip
+    assert row == {"new": 2, "old": 1}
+    assert switch.back().serving is None
+    assert switch.abort().beside is None

@@ -77,6 +77,11 @@ def maker(run: Statements, model: Model, settings: Settings) -> Chosen:
             wanted = model.embedder
         renderer = Renderer.named(model.renderer)
         embedder, _ = choose_embedder(wanted, model.served, renderer.name, settings)
+    elif not model.serving:
+        raise ConfigurationError(
+            "what made the vectors that served before is not known, so no more can be made",
+            hint="open the memory with the embedder that made them, before it is changed",
+        )
     else:
         renderer = Renderer.of(settings.renderer)
         embedder, name = choose_embedder(settings.embedder, model.served, renderer.name, settings)

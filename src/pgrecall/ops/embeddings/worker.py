@@ -144,11 +144,10 @@ class _Worker:
             found = [model for model in models(run) if model is not None]
             wanted = [m for m in found if self._how.only in (None, m.number)]
             worked = [self._batch(run, model) for model in wanted]
-            self._tell(run, wanted, anew=not any(worked))
-            if not self._how.loop and (
-                self._left <= self._how.enough
-                or all(model.number in self._without for model in wanted)
-            ):
+            # What nobody here can make is not waited for.
+            made = [model for model in wanted if model.number not in self._without]
+            self._tell(run, made, anew=not any(worked))
+            if not self._how.loop and self._left <= self._how.enough:
                 return True
             if not any(worked):
                 self._how.stop.wait(POLL if self._how.loop else 0.2)
@@ -238,7 +237,8 @@ class _Worker:
         if self._how.on_progress is not None:
             done = self._report.stored
             rate = done / max(now - self._begun, 1e-9)
-            self._how.on_progress(done, done + self._left, wanted[0].identity or "", rate)
+            name = (wanted[0].identity or "") if wanted else ""
+            self._how.on_progress(done, done + self._left, name, rate)
 
 
 def embed_taken(chosen: Chosen, taken: Sequence[Row]) -> tuple[list[str | None], list[str | None]]:
