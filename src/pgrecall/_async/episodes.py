@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Unpack
@@ -440,18 +440,20 @@ class AsyncEpisodeStore:
                 evidence = await run(
                     lent, statement("episodes", "evidence_of"), {"episode_ids": held}, dict_row
                 )
-                if evidence:
-                    raise Conflict(
-                        "knowledge rests on these episodes as evidence: "
-                        + ", ".join(
-                            f"{row['knowledge_id']} {row['description']!r}" for row in evidence
-                        ),
-                        hint="nothing was deleted; delete or replace that knowledge first",
-                    )
+                _refuse_evidence(evidence)
                 text = statement("episodes", "delete", filters)
                 deleted = await run(lent, text, parameters, scalar_row)
             measured.results = len(deleted)
         return len(deleted)
+
+
+def _refuse_evidence(rests: Sequence[Mapping[str, Any]]) -> None:
+    if rests:
+        raise Conflict(
+            "knowledge rests on these episodes as evidence: "
+            + ", ".join(f"{row['knowledge_id']} {row['description']!r}" for row in rests),
+            hint="nothing was deleted; delete or replace that knowledge first",
+        )
 
 
 def _text_of(scope: AsyncScope, hit: Recalled) -> str:

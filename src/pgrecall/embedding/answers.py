@@ -12,17 +12,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def check_text(text: object, index: int, count: int) -> str:
-    """Return a text that can be embedded.
+def check_string(text: object, index: int, count: int, most: int | None = None) -> str:
+    """Return a text, its first ``most`` characters, if it is one.
 
     Raises:
-        EmbeddingRefused: It is no string, no valid Unicode, or holds nothing to read.
+        EmbeddingRefused: It is no string, or no valid Unicode as far as it is returned.
     """
     where = f"text {index + 1} of {count}"
     if not isinstance(text, str):
         raise EmbeddingRefused(
             f"{where} is of type {type(text).__name__}", hint="give strings only", index=index
         )
+    text = text[:most]
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -32,10 +33,20 @@ def check_text(text: object, index: int, count: int) -> str:
             hint="decode the text correctly, or replace such characters",
             index=index,
         ) from error
+    return text
+
+
+def check_text(text: object, index: int, count: int) -> str:
+    """Return a text that can be embedded.
+
+    Raises:
+        EmbeddingRefused: It is no string, no valid Unicode, or holds nothing to read.
+    """
+    text = check_string(text, index, count)
     # All blank texts would get one vector, and find each other as perfect matches.
     if not any(character.isprintable() and not character.isspace() for character in text):
         raise EmbeddingRefused(
-            f"{where} holds no word",
+            f"text {index + 1} of {count} holds no word",
             hint="give a text, or store the row without a vector",
             index=index,
         )

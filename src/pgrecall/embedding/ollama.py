@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import os
-import weakref
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import ollama
 
-from pgrecall.embedding.perprocess import PerProcess
 from pgrecall.embedding.resilience import Passing, Policy, failure, harmless, hide, hooks
-from pgrecall.embedding.served import ServedEmbedder
+from pgrecall.embedding.served import Connection, ServedEmbedder
 from pgrecall.errors import EmbeddingError
 
 # As much of a digest as `ollama list` shows.
 _DIGEST = 12
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class _Connection:
-    client: ollama.Client
-    secrets: tuple[str, ...]
 
 
 class OllamaEmbedder(ServedEmbedder):
@@ -54,10 +45,6 @@ class OllamaEmbedder(ServedEmbedder):
         # Ollama takes both for the same, so both must have one identity.
         model = model.removesuffix(":latest")
         super().__init__(model, width=width, expected=expected, policy=policy)
-        policy = self._policy
-        self._connection = PerProcess(lambda: _connect(policy))
-        # Connections left to the garbage collector would be reported as leaks.
-        weakref.finalize(self, _close, self._connection)
         self._revision: str | None = None
 
     @property
@@ -76,9 +63,17 @@ class OllamaEmbedder(ServedEmbedder):
             self._revision = digests[0].removeprefix("sha256:")[:_DIGEST] if digests else None
         return self._revision
 
-    def close(self) -> None:
-        """Close this process's connections; the next call opens new ones."""
-        _close(self._connection)
+    @staticmethod
+    def _connect(policy: Policy) -> Connection:
+        key = os.environ.get("OLLAMA_API_KEY")
+        try:
+            client = ollama.Client(timeout=policy.timeout, event_hooks=hooks(policy))
+        except (ValueError, httpx.InvalidURL):
+            # Not from it: the address may hold a password.
+            raise EmbeddingError(
+                "OLLAMA_HOST is no address", hint="write it as http://HOST:PORT"
+            ) from None
+        return Connection(client, (key,) if key else ())
 
     def _ask(self, texts: list[str]) -> Any:
         def embed(client: ollama.Client) -> Any:
@@ -113,20 +108,3 @@ class OllamaEmbedder(ServedEmbedder):
         elif status in (401, 403):
             hint = "set OLLAMA_API_KEY to a key that the server takes"
         return EmbeddingError(f"{self._name}: HTTP {status}: {message}", hint=hint)
-
-
-def _connect(policy: Policy) -> _Connection:
-    key = os.environ.get("OLLAMA_API_KEY")
-    try:
-        client = ollama.Client(timeout=policy.timeout, event_hooks=hooks(policy))
-    except (ValueError, httpx.InvalidURL):
-        # Not from it: the address may hold a password.
-        raise EmbeddingError(
-            "OLLAMA_HOST is no address", hint="write it as http://HOST:PORT"
-        ) from None
-    return _Connection(client, (key,) if key else ())
-
-
-def _close(connection: PerProcess[_Connection]) -> None:
-    if (held := connection.take()) is not None:
-        held.client.close()  # type: ignore[no-untyped-call]

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import os
-import weakref
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import openai
 
-from pgrecall.embedding.perprocess import PerProcess
 from pgrecall.embedding.resilience import Passing, Policy, failure, harmless, hide, hooks
-from pgrecall.embedding.served import ServedEmbedder
+from pgrecall.embedding.served import Connection, ServedEmbedder
 from pgrecall.errors import EmbeddingError
 
 _SET_KEY = "set OPENAI_API_KEY to a key that the server takes"
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class _Connection:
-    client: openai.OpenAI
-    secrets: tuple[str, ...]
 
 
 class OpenAIEmbedder(ServedEmbedder):
@@ -45,28 +36,29 @@ class OpenAIEmbedder(ServedEmbedder):
     # token, JSON and code three; what is denser is refused, and then shortened to what always fits.
     characters_per_token = 3
 
-    def __init__(
-        self,
-        model: str,
-        *,
-        width: int | None = None,
-        expected: int | None = None,
-        policy: Policy | None = None,
-    ) -> None:
-        super().__init__(model, width=width, expected=expected, policy=policy)
-        policy = self._policy
-        self._connection = PerProcess(lambda: _connect(policy))
-        # Connections left to the garbage collector would be reported as leaks.
-        weakref.finalize(self, _close, self._connection)
-
     @property
     def revision(self) -> None:
         """None: the protocol tells of none."""
         return None
 
-    def close(self) -> None:
-        """Close this process's connections; the next call opens new ones."""
-        _close(self._connection)
+    @staticmethod
+    def _connect(policy: Policy) -> Connection:
+        key = os.environ.get("OPENAI_API_KEY", "").strip()
+        address, login = _address(os.environ.get("OPENAI_BASE_URL", "").strip())
+        if not key and address is None:
+            raise EmbeddingError(
+                "OpenAI asks for a key, and none is set",
+                hint=f"{_SET_KEY}; or OPENAI_BASE_URL to a server that asks for none",
+            )
+        client = openai.OpenAI(
+            # The client insists on one.
+            api_key=key or "none",
+            base_url=address,
+            max_retries=0,
+            timeout=policy.timeout,
+            http_client=openai.DefaultHttpxClient(event_hooks=hooks(policy), auth=login),
+        )
+        return Connection(client, tuple(secret for secret in (key, *(login or ())[1:]) if secret))
 
     def _ask(self, texts: list[str]) -> Any:
         connection = self._connection.get()
@@ -103,25 +95,6 @@ class OpenAIEmbedder(ServedEmbedder):
         return EmbeddingError(f"{self._name}: HTTP {status}: {message}", hint=hint)
 
 
-def _connect(policy: Policy) -> _Connection:
-    key = os.environ.get("OPENAI_API_KEY", "").strip()
-    address, login = _address(os.environ.get("OPENAI_BASE_URL", "").strip())
-    if not key and address is None:
-        raise EmbeddingError(
-            "OpenAI asks for a key, and none is set",
-            hint=f"{_SET_KEY}; or OPENAI_BASE_URL to a server that asks for none",
-        )
-    client = openai.OpenAI(
-        # The client insists on one.
-        api_key=key or "none",
-        base_url=address,
-        max_retries=0,
-        timeout=policy.timeout,
-        http_client=openai.DefaultHttpxClient(event_hooks=hooks(policy), auth=login),
-    )
-    return _Connection(client, tuple(secret for secret in (key, *(login or ())[1:]) if secret))
-
-
 def _address(url: str) -> tuple[str | None, tuple[str, str] | None]:
     """Return an address without its login, and the login: httpx logs addresses as they are.
 
@@ -145,8 +118,3 @@ def _address(url: str) -> tuple[str | None, tuple[str, str] | None]:
         login = (unquote(parts.username), unquote(parts.password or ""))
     plain = parts._replace(netloc=parts.netloc.rpartition("@")[2])
     return urlunsplit(plain), login
-
-
-def _close(connection: PerProcess[_Connection]) -> None:
-    if (held := connection.take()) is not None:
-        held.client.close()

@@ -236,9 +236,12 @@ def seconds(retry_after: str | None) -> float | None:
     try:
         return max(float(retry_after), 0.0)
     except ValueError:
-        pass
+        return _seconds_until(retry_after)
+
+
+def _seconds_until(date: str) -> float | None:
     try:
-        until = parsedate_to_datetime(retry_after)
+        until = parsedate_to_datetime(date)
     except ValueError:
         return None
     if until.tzinfo is None:

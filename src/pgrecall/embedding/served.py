@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from pgrecall.embedding.answers import check_text, unit_vectors
 from pgrecall.embedding.base import Mode
 from pgrecall.embedding.known import known
+from pgrecall.embedding.perprocess import PerProcess
 from pgrecall.embedding.resilience import Guard, Policy, Refusal
 from pgrecall.errors import EmbeddingError, EmbeddingRefused
 from pgrecall.models import VectorLike
@@ -18,6 +22,14 @@ from pgrecall.models import VectorLike
 # A text that every model takes: what refuses it too, refuses for another reason.
 _PROBE = "hello"
 _PROBE_HOLDS = 60.0
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Connection:
+    """A provider's own client, and what of it must not be told."""
+
+    client: Any
+    secrets: tuple[str, ...]
 
 
 class ServedEmbedder(ABC):
@@ -55,6 +67,9 @@ class ServedEmbedder(ABC):
         self._name = f"{self.title}'s model {model}"
         self._guard = Guard(self._name, self._policy)
         self._last_good = float("-inf")
+        self._connection = PerProcess(partial(self._connect, self._policy))
+        # Connections left to the garbage collector would be reported as leaks.
+        weakref.finalize(self, _close, self._connection)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.identity}>"
@@ -107,9 +122,18 @@ class ServedEmbedder(ABC):
             vectors.extend(self._part(sent, places))
         return vectors
 
-    @abstractmethod
     def close(self) -> None:
         """Close this process's connections; the next call opens new ones."""
+        _close(self._connection)
+
+    @staticmethod
+    @abstractmethod
+    def _connect(policy: Policy) -> Connection:
+        """Make the provider's client.
+
+        Raises:
+            EmbeddingError: What the environment says of the server cannot be meant.
+        """
 
     @abstractmethod
     def _ask(self, texts: list[str]) -> Any:
@@ -239,3 +263,8 @@ class ServedEmbedder(ABC):
                 "another model"
             )
         return "the name stands for another model there: check which one the server runs"
+
+
+def _close(connection: PerProcess[Connection]) -> None:
+    if (held := connection.take()) is not None:
+        held.client.close()

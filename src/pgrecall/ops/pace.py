@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+
+Advance = Callable[[int, int, str, float], None]
+"""Takes how much is done, of how much, a remark, and how much a second."""
 
 
 class Pace:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import fmean, median
@@ -18,6 +18,7 @@ from pgrecall.core.checks import check_limit
 from pgrecall.driver import Row, Statements
 from pgrecall.errors import InvalidInput, SchemaMissing, TimedOut
 from pgrecall.models import Route
+from pgrecall.ops.pace import Advance
 from pgrecall.sql import load
 
 WANTED = 10
@@ -27,9 +28,6 @@ GOOD = 0.99
 NOT_SET = 40
 """``hnsw.ef_search`` of pgvector itself, which recalls take for not set."""
 MOST_EF_SEARCH = 1000
-
-Advance = Callable[[int, int, str, float], None]
-"""Takes how many queries are done, of how many, a remark, and queries a second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -89,4 +89,5 @@ FROM pgrecall.recall_knowledge(
     %(embedding)b::vector, %(limit)s::integer, %(filter)s::jsonb, %(min_similarity)s::float8,
     %(confidence_weight)s::float8, %(age_weight)s::float8, %(half_life)s::interval,
     %(diversity)s::float8, %(route)s::text, %(explain)s::boolean, %(text)s::text) AS r
-WHERE pgrecall.check_model(%(model)s::integer)
+-- Asked once, at the first row, as for episodes.
+WHERE (SELECT pgrecall.check_model(%(model)s::integer)) OR r.knowledge_id IS NULL

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from pgrecall.embedding.base import Mode
 from pgrecall.errors import EmbedderUnavailable, EmbeddingRefused
-from pgrecall.models import VectorLike
 from pgrecall.testing import HashEmbedder
 
 
@@ -65,7 +64,3 @@ def picky() -> HashEmbedder:
 
 def other() -> HashEmbedder:
     return Other()
-
-
-def vectors(texts: Sequence[str]) -> list[VectorLike]:
-    return list(hash_64().embed(texts))

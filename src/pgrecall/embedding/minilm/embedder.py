@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 
+from pgrecall.embedding.answers import check_string
 from pgrecall.embedding.base import Mode
 from pgrecall.embedding.minilm import runtime
 from pgrecall.errors import EmbeddingRefused, MissingExtra
@@ -90,23 +91,10 @@ class MiniLM:
     @staticmethod
     def _encode(model: runtime.Model, texts: Sequence[str], index: int) -> list[int]:
         """Token ids of one text, marks included."""
-        text, where = texts[index], f"text {index + 1} of {len(texts)}"
-        if not isinstance(text, str):
-            raise EmbeddingRefused(
-                f"{where} is of type {type(text).__name__}", hint="give strings only", index=index
-            )
-        try:
-            ids = model.encode(text[:_MAX_CHARACTERS])
-        except UnicodeEncodeError as error:
-            raise EmbeddingRefused(
-                f"{where} holds a lone surrogate, U+{ord(text[error.start]):04X},"
-                f" at character {error.start}",
-                hint="decode the text correctly, or replace such characters",
-                index=index,
-            ) from error
+        ids = model.encode(check_string(texts[index], index, len(texts), _MAX_CHARACTERS))
         if len(ids) <= _MARKS:
             raise EmbeddingRefused(
-                f"{where} holds no word",
+                f"text {index + 1} of {len(texts)} holds no word",
                 hint="give a text, or store the row without a vector",
                 index=index,
             )

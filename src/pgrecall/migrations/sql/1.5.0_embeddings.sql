@@ -8,7 +8,6 @@ ALTER TABLE pgrecall.embedding_models
     ADD COLUMN IF NOT EXISTS identity text,  -- provider, model and revision; NULL: nobody said so far
     ADD COLUMN IF NOT EXISTS embedder text,  -- by which name it is had; NULL if only as an object
     ADD COLUMN IF NOT EXISTS renderer text,  -- what makes the texts, with its version
-    ADD COLUMN IF NOT EXISTS named_at timestamptz,
     ADD COLUMN IF NOT EXISTS queued boolean NOT NULL DEFAULT false, -- all rows, when it was prepared
     ADD COLUMN IF NOT EXISTS served_at timestamptz; -- when it took over
 
@@ -19,7 +18,7 @@ LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT
 AS $name_model$
     WITH named AS (
         UPDATE pgrecall.embedding_models
-           SET identity = p_identity, embedder = p_embedder, renderer = p_renderer, named_at = now()
+           SET identity = p_identity, embedder = p_embedder, renderer = p_renderer
          WHERE serving
            AND (identity IS NULL OR identity = p_identity AND renderer = p_renderer
                                     AND embedder IS NULL AND p_embedder IS NOT NULL)
@@ -370,9 +369,9 @@ DECLARE
     v_table record;
 BEGIN
     INSERT INTO pgrecall.embedding_models
-           (dimensions, thresholds, serving, coded, identity, embedder, renderer, named_at)
+           (dimensions, thresholds, serving, coded, identity, embedder, renderer)
     VALUES (p_dimensions, pgrecall.thresholds(p_dimensions), false, false, p_identity, p_embedder,
-            p_renderer, now())
+            p_renderer)
     RETURNING model INTO v_model;
     FOR v_table IN
         SELECT * FROM (VALUES ('agent_episodes', 'episodes', 'episode_id'),

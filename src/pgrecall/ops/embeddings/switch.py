@@ -34,7 +34,8 @@ from pgrecall.errors import (
 )
 from pgrecall.ops.embeddings.comparing import Comparison, compare
 from pgrecall.ops.embeddings.models import Model, maker, models
-from pgrecall.ops.embeddings.worker import Advance, Backfill, backfill, embed_taken
+from pgrecall.ops.embeddings.worker import Backfill, backfill, embed_taken, store_taken
+from pgrecall.ops.pace import Advance
 from pgrecall.sql import load
 
 LOCK_MS = 800
@@ -322,14 +323,16 @@ class Switch:
         and then writes in one transaction could wait for us and we for him, so we give way and
         try again.
         """
+        # Made before writers are held up, as a model may take long to load.
+        chosen = maker(run, beside, self.settings) if fully else None
         for _ in self._tries():
-            if fully:
+            if chosen is not None:
                 self._fill(beside)
             begun = time.perf_counter()
             with self._briefly(run) as done:
                 run.connection.execute(run.texts["hold_writers"])
                 begun = time.perf_counter()
-                if not fully or self._drain(run, beside):
+                if chosen is None or self._drain(run, beside, chosen):
                     run.rows("swap")
                 else:
                     raise pg.LockNotAvailable("too many texts wait")
@@ -337,14 +340,14 @@ class Switch:
                 return (time.perf_counter() - begun) * 1000
         return 0.0
 
-    def _drain(self, run: Commands, beside: Model) -> bool:
+    def _drain(self, run: Commands, beside: Model, chosen: Chosen) -> bool:
         """Embed the last texts, in the transaction that holds writers up; says whether all are."""
-        waiting = run.value("left", {"model": beside.number})
-        if waiting > 2 * self._few:
+        left = {"model": beside.number}
+        if run.value("left", left) > 2 * self._few:
             return False
-        if waiting:
-            _drain(run, beside, maker(run, beside, self.settings))
-        return not run.value("left", {"model": beside.number})
+        while taken := run.rows("take", {**left, "count": _FEW, "lease": _LEASE}):
+            store_taken(run, beside, taken, *embed_taken(chosen, taken))
+        return not run.value("left", left)
 
     @contextmanager
     def _briefly(self, run: Commands) -> Iterator[list[bool]]:
@@ -426,18 +429,3 @@ def _old(run: Commands, serving: Model, settings: Settings) -> Chosen | None:
         return maker(run, serving, settings)
     except ConfigurationError:
         return None
-
-
-def _drain(run: Commands, model: Model, chosen: Chosen) -> None:
-    while taken := run.rows("take", {"model": model.number, "count": _FEW, "lease": 60}):
-        vectors, refused = embed_taken(chosen, taken)
-        run.rows(
-            "store",
-            {
-                "model": model.number,
-                "kinds": [row["kind"] for row in taken],
-                "ids": [row["id"] for row in taken],
-                "vectors": vectors,
-                "refused": refused,
-            },
-        )

@@ -11,7 +11,7 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import psycopg
@@ -31,6 +31,7 @@ from pgrecall.errors import (
     Unavailable,
 )
 from pgrecall.ops.embeddings.models import Model, maker, models
+from pgrecall.ops.pace import Advance
 from pgrecall.sql import load
 
 logger = logging.getLogger("pgrecall.embeddings")
@@ -43,9 +44,6 @@ POLL = 2.0
 _COUNT_EVERY = 5.0
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
-
-Advance = Callable[[int, int, str, float], None]
-"""Takes how many vectors are made, of how many, a remark, and vectors a second."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -173,16 +171,7 @@ class _Worker:
         except BaseException:
             self._give_back(run, model, taken)
             raise
-        stored = run.value(
-            "store",
-            {
-                "model": model.number,
-                "kinds": [row["kind"] for row in taken],
-                "ids": [row["id"] for row in taken],
-                "vectors": vectors,
-                "refused": refused,
-            },
-        )
+        stored = store_taken(run, model, taken, vectors, refused)
         self._failing_since, self._pause = None, _FIRST_PAUSE
         self._report.stored += stored
         self._report.refused += sum(reason is not None for reason in refused)
@@ -206,15 +195,7 @@ class _Worker:
         return self._makers.get(model.number)
 
     def _give_back(self, run: Statements, model: Model, taken: Sequence[Row]) -> None:
-        run.rows(
-            "give_back",
-            {
-                "model": model.number,
-                "kinds": [row["kind"] for row in taken],
-                "ids": [row["id"] for row in taken],
-                "seconds": 0,
-            },
-        )
+        run.rows("give_back", {**_places(model, taken), "seconds": 0})
 
     def _back_off(self, error: EmbedderUnavailable | DatabaseError) -> None:
         """Wait, longer each time; gives up when the patience is at its end."""
@@ -266,6 +247,26 @@ def embed_taken(chosen: Chosen, taken: Sequence[Row]) -> tuple[list[str | None],
         except InvalidVector as error:
             refused[place] = error.message
     return vectors, refused
+
+
+def store_taken(
+    run: Statements,
+    model: Model,
+    taken: Sequence[Row],
+    vectors: Sequence[str | None],
+    refused: Sequence[str | None],
+) -> int:
+    """Store what ``embed_taken`` gave; returns how many vectors that were."""
+    made = {"vectors": [*vectors], "refused": [*refused]}
+    return int(run.value("store", {**_places(model, taken), **made}))
+
+
+def _places(model: Model, taken: Sequence[Row]) -> dict[str, object]:
+    return {
+        "model": model.number,
+        "kinds": [row["kind"] for row in taken],
+        "ids": [row["id"] for row in taken],
+    }
 
 
 def _text(chosen: Chosen, row: Row) -> str:
