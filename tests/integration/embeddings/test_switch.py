@@ -214,7 +214,10 @@ async def test_the_asynchronous_client_follows_as_well(
 def test_readers_and_writers_notice_nothing(
     pgrecall_database: Database, switch: Switch, owner: Rows
 ) -> None:
-    """Four readers and two writers; a change there and back; no call fails, none finds less."""
+    """Four readers and two writers; a change there and back; no call fails, none finds less.
+
+    They pause after each call, as the one worker here shares a processor with the six of them.
+    """
     stop = threading.Event()
     recalls = [0] * 4
     records = [0] * 2
@@ -231,6 +234,7 @@ def test_readers_and_writers_notice_nothing(
                                               group_repeats=False)  # fmt: skip
                 assert len(hits) == 10
                 recalls[number] += 1
+                stop.wait(0.02)
 
     def write(number: int) -> None:
         with open_memory(pgrecall_database, None) as memory:
@@ -238,6 +242,7 @@ def test_readers_and_writers_notice_nothing(
                 record(memory, f"writer {number} {records[number]}",
                        external_id=f"{number}-{records[number]}")  # fmt: skip
                 records[number] += 1
+                stop.wait(0.02)
 
     with ThreadPoolExecutor(6) as pool:
         work = [
