@@ -1,9 +1,10 @@
-"""What managed embeddings cost: a worker beside its embedder alone, and recording without waiting.
+"""What managed embeddings cost: a worker beside its embedder, recording later, filling a column.
 
 Run it with ``python -m benchmarks.embedding [--texts N] [--rounds N] [--save]``. It starts an
 embedded server of its own, and uses the builtin embedder. The worker takes texts from the queue and
 stores their vectors, beside a vector index; alone, the embedder makes vectors of the same texts in
-batches of the same size. They take turns.
+batches of the same size. They take turns. How a second column of vectors is filled is seen where
+vectors are copied into another storage, as no embedder's time is in it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from benchmarks.stage import stage
 from pgrecall import Memory
 from pgrecall.core.text import render_episode
 from pgrecall.embedding import get_embedder
-from pgrecall.ops.embeddings import Backfill, backfill
+from pgrecall.ops.embeddings import Backfill, Switch, backfill
 from pgrecall.ops.embeddings.worker import BATCH
 from pgrecall.testing import Database
 
@@ -100,6 +101,43 @@ def recording(base: Database, rounds: int) -> Part:
     )
 
 
+def filling(base: Database) -> Part:
+    """Copy all vectors into half precision, and see how many rows stayed in their page."""
+    said: list[tuple[float, str]] = []
+    switch = Switch(dsn=base.owner_dsn, settings=base.settings,
+                    say=lambda step: said.append((time.perf_counter(), step)))  # fmt: skip
+    before = _updates(base)
+    compared = switch.prepare(storage="halfvec", queries=100).comparison
+    hot, changed, rows = (now - then for now, then in zip(_updates(base), before, strict=True))
+    begun, queued, filled = (
+        next(at for at, step in said if part in step) for part in ("beginning", "rows to", "copied")
+    )
+    assert compared is not None
+    switch.abort()
+    return Part(
+        name="filling",
+        measures=[
+            Measure(name="rows that stayed in their page while a column was filled",
+                    value=hot / changed, lowest=hot / changed, highest=hot / changed,
+                    note=f"{changed:,} rows, {changed / (filled - queued):,.0f} a second"),
+        ],
+        facts={"updates": changed, "hot": hot, "table_growth": rows,
+               "queue_seconds": queued - begun, "fill_seconds": filled - queued,
+               "recall_of_halves": compared.recall, "overlap_with_wholes": compared.overlap},
+    )  # fmt: skip
+
+
+def _updates(base: Database) -> tuple[int, int, int]:
+    """Return updates of episodes within their page, all updates, and bytes of the table."""
+    with psycopg.connect(base.admin_dsn) as connection:
+        row = connection.execute(
+            "SELECT n_tup_hot_upd, n_tup_upd, pg_relation_size(relid) "
+            "FROM pg_stat_user_tables WHERE relid = 'agent_episodes'::regclass"
+        ).fetchone()
+    assert row is not None
+    return row
+
+
 def _client(base: Database) -> Memory:
     return Memory.open(base.dsn, embedder="builtin", settings=base.settings)
 
@@ -114,6 +152,7 @@ def parts(options: argparse.Namespace) -> Iterator[Part]:
                 "FROM generate_series(1, %s) AS i",
                 [options.rows],
             )
+        yield filling(base)
         yield working(base, options.texts, options.rounds)
         yield recording(base, options.texts)
 

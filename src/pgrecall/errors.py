@@ -9,6 +9,7 @@ Every error says what was wrong, with which value, and (in ``hint``) what to do:
     ├── NotFound                an id that no row has
     ├── Conflict                an external_id that already holds other content
     ├── ConfigurationError      a setting is missing or wrong
+    │   ├── RevisionMismatch    the embedder's weights are not those of the database's vectors
     │   └── MissingExtra        an optional part is not installed
     ├── EmbeddingError          the embedder could not turn text into a vector
     │   ├── EmbedderUnavailable down, slow or refusing for now; the same call may succeed later
@@ -75,6 +76,10 @@ class Conflict(PgrecallError):
 
 class ConfigurationError(PgrecallError):
     """A setting is missing, malformed or contradicts another."""
+
+
+class RevisionMismatch(ConfigurationError):
+    """The embedder has other weights by now than those that made the database's vectors."""
 
 
 class MissingExtra(ConfigurationError, ImportError):

@@ -121,15 +121,15 @@ class AsyncKnowledgeStore:
             when = self._scope.embed_when if embed is None else check_embed(embed)
             while True:
                 chosen = self._scope.model.now
-                if embedding is not None or when == "later" or not chosen.embedder.available:
-                    given = self._given(embedding, chosen)
-                    values |= {"embedding": given, "model": None}
-                else:
-                    values["embedding"] = await self._vector(
-                        description, content, chosen, connection, measured
-                    )
-                    values["model"] = chosen.served.number
                 try:
+                    if embedding is not None or when == "later" or not chosen.embedder.available:
+                        given = self._given(embedding, chosen)
+                        values |= {"embedding": given, "model": None}
+                    else:
+                        values["embedding"] = await self._vector(
+                            description, content, chosen, connection, measured
+                        )
+                        values["model"] = chosen.served.number
                     rows = await self._add(values, [*evidence, *against], connection)
                     break
                 except ModelChanged:

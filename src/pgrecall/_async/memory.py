@@ -20,6 +20,7 @@ from pgrecall.config import Settings, load_settings
 from pgrecall.core.checks import check_embed
 from pgrecall.embedding.base import Embedder, Mode, RenderEpisode
 from pgrecall.embedding.rendering import Renderer
+from pgrecall.errors import ModelChanged
 from pgrecall.models import Embed
 from pgrecall.targets import resolve_dsn
 from pgrecall.telemetry.choosing import choose_telemetry
@@ -55,8 +56,12 @@ class AsyncProjectMemory:
 
         Raises:
             EmbeddingError: The texts could not be embedded.
+            RevisionMismatch: The embedder's weights are not those of the database's vectors.
         """
-        return await self._scope.embed(texts, mode)
+        try:
+            return await self._scope.embed(texts, mode)
+        except ModelChanged:
+            return await self._scope.embed(texts, mode)
 
 
 class AsyncMemory(AsyncProjectMemory):

@@ -67,10 +67,10 @@ class AsyncRecorder:
             if connection is not None:
                 self._refuse_embedding(rows, embed)
             chosen = self._scope.model.now
-            embedded = await self._embedded(episodes, rows, chosen, embed, operation)
-            # Only vectors that were made here are known to be of this model.
-            number = None if embedded is rows else chosen.served.number
             try:
+                embedded = await self._embedded(episodes, rows, chosen, embed, operation)
+                # Only vectors that were made here are known to be of this model.
+                number = None if embedded is rows else chosen.served.number
                 recorded = await self._insert(embedded, number, connection)
                 break
             except ModelChanged:

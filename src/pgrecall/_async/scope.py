@@ -19,7 +19,7 @@ from pgrecall.core.ranking import choose_mode
 from pgrecall.core.vectors import to_vector
 from pgrecall.embedding.base import Embedder, Mode, RenderEpisode
 from pgrecall.embedding.choice import Chosen
-from pgrecall.errors import EmbeddingError, InvalidInput, ModelChanged
+from pgrecall.errors import EmbeddingError, InvalidInput, ModelChanged, RevisionMismatch
 from pgrecall.models import Embed, Json, SearchMode, VectorLike
 from pgrecall.sql import statement
 from pgrecall.telemetry.operations import Embedding, Operation, OperationName, Telemetry
@@ -96,15 +96,23 @@ class AsyncScope:
 
         Raises:
             EmbeddingError: The embedder failed, or returned another number of vectors.
+            RevisionMismatch: Its weights are not those of the database's vectors.
+            ModelChanged: The database has gone over to another model meanwhile.
         """
         chosen = chosen or self.model.now
         identity = chosen.embedder.identity
-        with Embedding(self.telemetry, identity, mode, len(texts), operation):
-            vectors = await call_blocking(chosen.embedder.embed, texts, mode)
+        try:
+            with Embedding(self.telemetry, identity, mode, len(texts), operation):
+                vectors = await call_blocking(chosen.embed, texts, mode)
+        except RevisionMismatch as error:
+            if await self.model.follow(chosen.served.number):
+                raise ModelChanged(f"{identity} has made way for another model") from error
+            raise
         if len(vectors) != len(texts):
             raise EmbeddingError(
                 f"the embedder {identity} returned {len(vectors)} vectors for {len(texts)} texts"
             )
+        await self.model.tell_revision(chosen)
         return [to_vector(vector, chosen.served.dimensions) for vector in vectors]
 
     async def query(
@@ -176,8 +184,8 @@ class AsyncScope:
         while True:
             number = self.model.now.served.number
             values = {**parameters, "filter": text}
-            values |= await self.query(*asked, connection, operation)
             try:
+                values |= await self.query(*asked, connection, operation)
                 rows = await self.database.fetch(
                     statement(topic, "recall"), values, tuple_row, connection=connection
                 )
@@ -187,7 +195,12 @@ class AsyncScope:
                     raise
         if connection is None and values["embedding"] is not None:
             self.metrics.sample(
-                topic, values["embedding"], values["limit"], text, filters.get("project_id")
+                topic,
+                values["embedding"],
+                values["limit"],
+                text,
+                filters.get("project_id"),
+                values["text"],
             )
         return rows
 

@@ -21,6 +21,7 @@ from pgrecall.config import Settings, load_settings
 from pgrecall.core.checks import check_embed
 from pgrecall.embedding.base import Embedder, Mode, RenderEpisode
 from pgrecall.embedding.rendering import Renderer
+from pgrecall.errors import ModelChanged
 from pgrecall.models import Embed
 from pgrecall.targets import resolve_dsn
 from pgrecall.telemetry.choosing import choose_telemetry
@@ -56,8 +57,12 @@ class ProjectMemory:
 
         Raises:
             EmbeddingError: The texts could not be embedded.
+            RevisionMismatch: The embedder's weights are not those of the database's vectors.
         """
-        return self._scope.embed(texts, mode)
+        try:
+            return self._scope.embed(texts, mode)
+        except ModelChanged:
+            return self._scope.embed(texts, mode)
 
 
 class Memory(ProjectMemory):

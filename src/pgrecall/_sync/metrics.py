@@ -56,7 +56,9 @@ class MetricStore:
         self._periodic: Periodic | None = None
         self._next_prune = 0.0
         self._pid = os.getpid()
-        self._samples: deque[tuple[str, Vector, int, str, str | None]] = deque(maxlen=KEPT_SAMPLES)
+        self._samples: deque[tuple[str, Vector, int, str, str | None, str | None]] = deque(
+            maxlen=KEPT_SAMPLES
+        )
         self._writing = Lock()
         self._worded = False  # whether texts were written since words were counted in
         self.lost = 0
@@ -121,11 +123,17 @@ class MetricStore:
             self._periodic.wake()
 
     def sample(
-        self, kind: str, query: Vector, wanted: int, filter_: str, project_id: str | None
+        self,
+        kind: str,
+        query: Vector,
+        wanted: int,
+        filter_: str,
+        project_id: str | None,
+        asked: str | None,
     ) -> None:
         """Keep one of many queries until the next write, to be posed again exactly later."""
         if self._enabled and self._chance.random() < self._sample_rate:
-            self._samples.append((kind, query, wanted, filter_, project_id))
+            self._samples.append((kind, query, wanted, filter_, project_id, asked))
 
     def _fold_words(self) -> None:
         """Count in the words of what was written, so that neither a writer nor a search has to."""
@@ -141,7 +149,7 @@ class MetricStore:
         samples = [self._samples.popleft() for _ in range(len(self._samples))]
         if not samples:
             return
-        names = ("kinds", "queries", "limits", "filters", "project_ids")
+        names = ("kinds", "queries", "limits", "filters", "project_ids", "asked")
         columns = [[sample[i] for sample in samples] for i in range(len(names))]
         try:
             self._writer.execute(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Self
 
 from psycopg.rows import class_row, scalar_row
@@ -12,7 +13,7 @@ from pgrecall._sync.database import Database
 from pgrecall._sync.runtime import Lock, call_blocking
 from pgrecall.config import Settings
 from pgrecall.driver.facts import Served
-from pgrecall.embedding.base import Embedder
+from pgrecall.embedding.base import Embedder, revision_of
 from pgrecall.embedding.choice import Chosen, choose_embedder
 from pgrecall.embedding.rendering import Renderer
 from pgrecall.errors import (
@@ -35,6 +36,7 @@ class Model:
         self.now = chosen
         self._database = database
         self._lock = Lock()
+        self._told: int | None = None  # of which model the revision was looked at
 
     @classmethod
     def open(
@@ -58,7 +60,12 @@ class Model:
 
     def _say(self, name: str | None) -> None:
         embedder, renderer = self.now.embedder, self.now.renderer
-        values = {"identity": embedder.identity, "embedder": name, "renderer": renderer.name}
+        values = {
+            "identity": embedder.identity,
+            "embedder": name,
+            "renderer": renderer.name,
+            "revision": None,
+        }
         try:
             served = self._say_apart(values)
         except (PermissionDenied, ReadOnlyServer):
@@ -66,6 +73,32 @@ class Model:
         # Another may have been faster.
         call_blocking(choose_embedder, embedder, served, renderer.name)
         self.now = Chosen(embedder, renderer, served)
+
+    def tell_revision(self, chosen: Chosen) -> None:
+        """Say of which revision the weights are, once they have embedded, if nobody did so far.
+
+        Raises:
+            ConfigurationError: Another was faster, and its weights are others.
+        """
+        if chosen.served.revision is not None or self._told == chosen.served.number:
+            return
+        self._told = chosen.served.number
+        revision = call_blocking(revision_of, chosen.embedder)
+        if revision is None or self._database.facts.in_recovery:
+            return
+        values = {
+            "identity": chosen.served.identity,
+            "embedder": None,
+            "renderer": chosen.renderer.name,
+            "revision": revision,
+        }
+        try:
+            served = self._say_apart(values)
+        except (PermissionDenied, ReadOnlyServer):
+            return  # who may only read leaves it to those who write
+        if self.now is chosen and served.number == chosen.served.number:
+            self.now = replace(chosen, served=served)
+            call_blocking(self.now.check_revision)
 
     def _say_apart(self, values: Mapping[str, str | None]) -> Served:
         """Say it once in the life of a database, past the pool, which is for the agent's calls."""

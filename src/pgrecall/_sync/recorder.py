@@ -68,10 +68,10 @@ class Recorder:
             if connection is not None:
                 self._refuse_embedding(rows, embed)
             chosen = self._scope.model.now
-            embedded = self._embedded(episodes, rows, chosen, embed, operation)
-            # Only vectors that were made here are known to be of this model.
-            number = None if embedded is rows else chosen.served.number
             try:
+                embedded = self._embedded(episodes, rows, chosen, embed, operation)
+                # Only vectors that were made here are known to be of this model.
+                number = None if embedded is rows else chosen.served.number
                 recorded = self._insert(embedded, number, connection)
                 break
             except ModelChanged:

@@ -20,7 +20,7 @@ from pgrecall.core.ranking import choose_mode
 from pgrecall.core.vectors import to_vector
 from pgrecall.embedding.base import Embedder, Mode, RenderEpisode
 from pgrecall.embedding.choice import Chosen
-from pgrecall.errors import EmbeddingError, InvalidInput, ModelChanged
+from pgrecall.errors import EmbeddingError, InvalidInput, ModelChanged, RevisionMismatch
 from pgrecall.models import Embed, Json, SearchMode, VectorLike
 from pgrecall.sql import statement
 from pgrecall.telemetry.operations import Embedding, Operation, OperationName, Telemetry
@@ -97,15 +97,23 @@ class Scope:
 
         Raises:
             EmbeddingError: The embedder failed, or returned another number of vectors.
+            RevisionMismatch: Its weights are not those of the database's vectors.
+            ModelChanged: The database has gone over to another model meanwhile.
         """
         chosen = chosen or self.model.now
         identity = chosen.embedder.identity
-        with Embedding(self.telemetry, identity, mode, len(texts), operation):
-            vectors = call_blocking(chosen.embedder.embed, texts, mode)
+        try:
+            with Embedding(self.telemetry, identity, mode, len(texts), operation):
+                vectors = call_blocking(chosen.embed, texts, mode)
+        except RevisionMismatch as error:
+            if self.model.follow(chosen.served.number):
+                raise ModelChanged(f"{identity} has made way for another model") from error
+            raise
         if len(vectors) != len(texts):
             raise EmbeddingError(
                 f"the embedder {identity} returned {len(vectors)} vectors for {len(texts)} texts"
             )
+        self.model.tell_revision(chosen)
         return [to_vector(vector, chosen.served.dimensions) for vector in vectors]
 
     def query(
@@ -177,8 +185,8 @@ class Scope:
         while True:
             number = self.model.now.served.number
             values = {**parameters, "filter": text}
-            values |= self.query(*asked, connection, operation)
             try:
+                values |= self.query(*asked, connection, operation)
                 rows = self.database.fetch(
                     statement(topic, "recall"), values, tuple_row, connection=connection
                 )
@@ -188,7 +196,12 @@ class Scope:
                     raise
         if connection is None and values["embedding"] is not None:
             self.metrics.sample(
-                topic, values["embedding"], values["limit"], text, filters.get("project_id")
+                topic,
+                values["embedding"],
+                values["limit"],
+                text,
+                filters.get("project_id"),
+                values["text"],
             )
         return rows
 

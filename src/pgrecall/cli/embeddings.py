@@ -15,7 +15,7 @@ from pgrecall.cli.output import Column, Printer, faint, note, printer, progress_
 
 if TYPE_CHECKING:
     from pgrecall.config import Settings
-    from pgrecall.ops.embeddings import Comparison, Status, Switch, SwitchReport
+    from pgrecall.ops.embeddings import Comparison, Status, Storage, Switch, SwitchReport
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -130,6 +130,13 @@ def switch(
         str | None,
         typer.Option(metavar="NAME", help="What is to make the texts: python:MODULE:FUNCTION."),
     ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TYPE",
+            help="How vectors are stored: vector, or halfvec, in half the space.",
+        ),
+    ] = None,
     prepare: Annotated[
         bool, typer.Option("--prepare", help="Prepare and compare only; change over later.")
     ] = False,
@@ -140,7 +147,7 @@ def switch(
         bool, typer.Option("--abort", help="Give the change up, wherever it is.")
     ] = False,
     queries: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Situations to compare the two by.")
+        int, typer.Option(metavar="N", min=0, help="Queries to compare the two by.")
     ] = 30,
     batch_size: Annotated[
         int, typer.Option(metavar="N", min=1, max=1000, help="Texts embedded at a time.")
@@ -157,15 +164,17 @@ def switch(
     from pgrecall.errors import InvalidInput
 
     show = printer(as_json)
-    if sum((to is not None, back, finish, abort)) != 1:
+    forward = to is not None or renderer is not None or storage is not None
+    if sum((forward, back, finish, abort)) != 1:
         raise InvalidInput(
-            "it is not clear what to do", hint="give one of --to, --back, --finish, --abort"
+            "it is not clear what to do",
+            hint="give --to, --renderer or --storage, or one of --back, --finish, --abort",
         )
     with _switching(owner_dsn, batch_size) as work:
-        if to is None:
+        if not forward:
             report = work.back() if back else work.finish() if finish else work.abort()
         else:
-            report = work.prepare(to, renderer, queries=queries)
+            report = work.prepare(to, renderer, storage=_storage(storage), queries=queries)
             if report.state == "ready" and report.beside is not None and not prepare:
                 if report.comparison is not None and not show.as_json:
                     _show_comparison(show, report.comparison)
@@ -177,6 +186,17 @@ def switch(
         show.data(asdict(report))
     else:
         _show_report(show, report)
+
+
+def _storage(name: str | None) -> Storage | None:
+    from pgrecall.errors import InvalidInput
+
+    known: dict[str, Storage] = {"vector": "vector", "halfvec": "halfvec"}
+    if name is None or name in known:
+        return None if name is None else known[name]
+    raise InvalidInput(
+        f"vectors cannot be stored as {name!r}", hint="give --storage vector or --storage halfvec"
+    )
 
 
 def _with(report: SwitchReport, comparison: Comparison | None) -> SwitchReport:
@@ -227,7 +247,9 @@ def _show_status(show: Printer, found: Status) -> None:
                 ("role", "serves" if model.serving else "stands beside"),
                 ("embedder", model.embedder),
                 ("texts made by", model.renderer),
+                ("revision", model.revision),
                 ("dimensions", model.dimensions),
+                ("stored as", model.storage),
                 *[
                     (one.relation, f"{one.embedded:,} of {one.rows:,} rows have a vector")
                     for one in model.tables
@@ -240,7 +262,7 @@ def _show_status(show: Printer, found: Status) -> None:
     if len(found.models) > 1:
         new, old = sorted(found.models, key=lambda model: -model.number)
         show.line(
-            f"A change from {old.identity} to {new.identity} "
+            f"A change from {old.title} to {new.title} "
             + ("was made; end it with --finish or --back." if new.serving else "is under way.")
         )
     if found.refused:
@@ -270,7 +292,11 @@ def _show_comparison(show: Printer, found: Comparison) -> None:
             ("of the ten found, the same", None, share(found.overlap)),
         ],
     )
-    show.line(f"By {found.queries} situations of stored episodes, themselves left out.")
+    stored = found.queries - found.posed
+    show.line(
+        f"By {found.posed} queries of agents and {stored} situations of stored episodes, "
+        "themselves left out; without filters."
+    )
 
 
 def _show_report(show: Printer, report: SwitchReport) -> None:

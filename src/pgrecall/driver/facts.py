@@ -18,7 +18,8 @@ class Served:
     Attributes:
         number: Its number there.
         dimensions: Length of its vectors.
-        identity: Provider, model and revision; None where nobody said so far.
+        identity: Provider and model; None where nobody said so far.
+        revision: Of its weights; None where nobody could tell so far.
         embedder: By which name the embedder is had; None if only as an object.
         renderer: What makes the texts that are embedded, with its version.
     """
@@ -26,6 +27,7 @@ class Served:
     number: int
     dimensions: int
     identity: str | None
+    revision: str | None
     embedder: str | None
     renderer: str | None
 

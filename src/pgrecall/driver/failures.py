@@ -30,7 +30,9 @@ _NOT_READY = ("57P03", "53300")
 # What `pgrecall.check_model` raises, and what pgvector says of vectors that are not as long. The
 # client checks lengths itself, so they can only differ because the column's has changed.
 _OTHER_MODEL = "PR001"
-_OTHER_LENGTH = re.compile(r"^(different vector dimensions|expected) \d+ (and|dimensions, not) \d+")
+_OTHER_LENGTH = re.compile(
+    r"^(different (half)?(vec|vector) dimensions|expected) \d+ (and|dimensions, not) \d+"
+)
 # What PgBouncer answers in place of a server, before a statement has reached any.
 _POOLER_HAD_NO_SERVER = ("query_wait_timeout", "server login has been failing")
 _POOLER_REFUSALS = {

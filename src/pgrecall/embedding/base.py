@@ -14,8 +14,12 @@ Mode: TypeAlias = Literal["document", "query"]
 class Embedder(Protocol):
     """Turns texts into vectors. Calls may block; the async client runs them in a thread.
 
+    Where the same name can come to stand for other weights, an embedder has an attribute
+    ``revision`` as well: a string that tells one from the other, or None while it cannot tell. It
+    is read after texts were embedded.
+
     Attributes:
-        identity: Provider, model and revision in one stable string, such as
+        identity: Provider and model in one stable string, such as
             ``"builtin:all-MiniLM-L6-v2-int8"``.
         dimensions: Length of every vector it returns.
         max_tokens: How much of a text it reads; the rest has no influence.
@@ -24,7 +28,7 @@ class Embedder(Protocol):
 
     @property
     def identity(self) -> str:
-        """Provider, model and revision."""
+        """Provider and model."""
         ...
 
     @property
@@ -49,6 +53,11 @@ class Embedder(Protocol):
             EmbeddingError: The texts could not be embedded.
         """
         ...
+
+
+def revision_of(embedder: Embedder) -> str | None:
+    """Return of which revision an embedder's weights are; None where it does not tell."""
+    return getattr(embedder, "revision", None)
 
 
 class RenderEpisode(Protocol):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pgrecall.config import Settings
 from pgrecall.driver.facts import Served
-from pgrecall.embedding.base import Embedder
+from pgrecall.embedding.base import Embedder, Mode, revision_of
 from pgrecall.embedding.registry import get_embedder
 from pgrecall.embedding.rendering import Renderer
-from pgrecall.errors import ConfigurationError
+from pgrecall.errors import ConfigurationError, RevisionMismatch
+from pgrecall.models import VectorLike
 
 BUILTIN_DIMENSIONS = 384
 
@@ -21,6 +23,32 @@ class Chosen:
     embedder: Embedder
     renderer: Renderer
     served: Served
+
+    def embed(self, texts: Sequence[str], mode: Mode) -> Sequence[VectorLike]:
+        """Return the vectors of texts.
+
+        Raises:
+            EmbeddingError: The embedder failed.
+            RevisionMismatch: Its weights are not those that made the database's vectors.
+        """
+        vectors = self.embedder.embed(texts, mode)
+        self.check_revision()
+        return vectors
+
+    def check_revision(self) -> None:
+        """Refuse weights that are not those of the database, though they bear the same name.
+
+        Raises:
+            RevisionMismatch: They are others.
+        """
+        found, wanted = revision_of(self.embedder), self.served.revision
+        if found is not None and wanted is not None and found != wanted:
+            raise RevisionMismatch(
+                f"the database's vectors are of {self.served.identity} at revision {wanted}, and "
+                f"what bears that name here is revision {found}; the two don't compare",
+                hint="get the old weights back, or make the vectors anew with "
+                f"`pgrecall embeddings switch --to {self.served.embedder or 'EMBEDDER'}`",
+            )
 
 
 def choose_embedder(

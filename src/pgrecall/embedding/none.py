@@ -10,8 +10,8 @@ from pgrecall.errors import ConfigurationError, EmbeddingError
 from pgrecall.models import VectorLike
 
 DEFAULT_DIMENSIONS = 1536
-# pgvector builds no HNSW index over a `vector` column with more.
-MAX_DIMENSIONS = 2000
+# pgvector builds no HNSW index with more: 2000 in single precision, 4000 in half.
+MAX_DIMENSIONS = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class NoEmbedder:
         dimensions: Length of every vector that callers bring.
 
     Raises:
-        ConfigurationError: ``dimensions`` is not a whole number from 1 to 2000.
+        ConfigurationError: ``dimensions`` is not a whole number from 1 to 4000.
     """
 
     dimensions: int = DEFAULT_DIMENSIONS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 import httpx
@@ -14,6 +15,8 @@ from pgrecall.errors import EmbeddingError
 
 # As much of a digest as `ollama list` shows.
 _DIGEST = 12
+# For how long it is believed, in seconds: `ollama pull` may bring other weights at any time.
+_BELIEVED = 60.0
 
 
 class OllamaEmbedder(ServedEmbedder):
@@ -46,6 +49,7 @@ class OllamaEmbedder(ServedEmbedder):
         model = model.removesuffix(":latest")
         super().__init__(model, width=width, expected=expected, policy=policy)
         self._revision: str | None = None
+        self._looked = float("-inf")
 
     @property
     def revision(self) -> str | None:
@@ -53,7 +57,7 @@ class OllamaEmbedder(ServedEmbedder):
 
         The same name stands for other weights after an ``ollama pull`` that found newer ones.
         """
-        if self._revision is None:
+        if self._revision is None or time.monotonic() - self._looked > _BELIEVED:
             name = self.model if ":" in self.model else f"{self.model}:latest"
             try:
                 listed = self._guard.call(lambda: self._send(lambda client: client.list()))
@@ -61,6 +65,7 @@ class OllamaEmbedder(ServedEmbedder):
                 return None
             digests = [one.digest for one in listed.models if one.model == name and one.digest]
             self._revision = digests[0].removeprefix("sha256:")[:_DIGEST] if digests else None
+            self._looked = time.monotonic()
         return self._revision
 
     @staticmethod

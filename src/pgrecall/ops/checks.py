@@ -54,14 +54,17 @@ def exit_code(checks: Iterable[Check]) -> int:
     return int(any(check.status == "failed" for check in checks))
 
 
-def build_vector_index(index: str) -> str:
+def build_vector_index(index: str, storage: str = "vector") -> str:
     """Return the statement that builds one of the two vector indexes, in one line.
 
     Args:
         index: ``idx_episodes_embedding`` or ``idx_knowledge_embedding``.
+        storage: Type of the column: ``vector`` or ``halfvec``.
     """
     table = index.removesuffix("_embedding").replace("idx_", "agent_")
-    text = load("remedies")["build_vector_index"].format(index=index, table=table)
+    text = load("remedies")["build_vector_index"].format(
+        index=index, table=table, operators=f"{storage}_cosine_ops"
+    )
     return " ".join(text.split())
 
 

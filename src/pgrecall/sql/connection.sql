@@ -18,11 +18,11 @@ SELECT v.version_num AS revision FROM pgrecall.alembic_version AS v
 
 -- name: model
 -- What the vectors of the database are of.
-SELECT m.model::integer AS number, m.dimensions, m.identity, m.embedder, m.renderer
+SELECT m.model::integer AS number, m.dimensions, m.identity, m.revision, m.embedder, m.renderer
 FROM pgrecall.embedding_models AS m WHERE m.serving
 
 -- name: name_model
-SELECT pgrecall.name_model(%(identity)s, %(embedder)s, %(renderer)s) AS named
+SELECT pgrecall.name_model(%(identity)s, %(embedder)s, %(renderer)s, %(revision)s) AS named
 
 -- name: open_transaction
 -- Does nothing; a driver that opens transactions by itself opens one for it.

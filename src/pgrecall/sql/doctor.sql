@@ -207,6 +207,13 @@ SELECT coalesce(nullif(max(split_part(setting, '=', 2)), '40'), '100')::integer 
 -- name: models
 SELECT model, dimensions, coded FROM pgrecall.embedding_models WHERE serving
 
+-- name: vectors
+-- Some vectors with what they were made of.
+SELECT e.episode_id AS id, e.perception, e.reasoning, e.action, e.embedding::vector AS vector
+  FROM unnest(pgrecall.sampled('episodes', NULL, %(count)s)) AS s (id)
+  JOIN public.agent_episodes AS e ON e.episode_id = s.id
+ WHERE e.embedding IS NOT NULL
+
 -- name: patience
 SELECT set_config('statement_timeout', %(milliseconds)s::text, true)
 

@@ -1,15 +1,22 @@
 -- Embeddings: their models, the queue of those to be made, and the change from one model to another.
 
 -- name: models
-SELECT m.model::integer AS number, m.dimensions, m.identity, m.embedder, m.renderer, m.serving,
-       m.queued, m.coded, m.served_at
+SELECT m.model::integer AS number, m.dimensions, c.storage, m.identity, m.revision, m.embedder,
+       m.renderer, m.serving, m.queued, m.coded, m.copied, m.served_at
 FROM pgrecall.embedding_models AS m
+LEFT JOIN LATERAL (
+    SELECT format_type(atttypid, NULL) AS storage FROM pg_attribute
+    WHERE attrelid = 'public.agent_episodes'::regclass
+      AND attname = pgrecall.column_of(m.model)) AS c ON true
 ORDER BY m.serving DESC, m.model
 
 -- name: status
 -- What waits for each model. Of the rate, whole minutes of the last five, and the one under way.
-SELECT m.model::integer AS number, m.dimensions, m.identity, m.embedder, m.renderer, m.serving,
-       m.queued, m.served_at,
+SELECT m.model::integer AS number, m.dimensions, m.identity, m.revision, m.embedder, m.renderer,
+       m.serving, m.queued, m.served_at,
+       (SELECT format_type(atttypid, NULL) FROM pg_attribute
+         WHERE attrelid = 'public.agent_episodes'::regclass
+           AND attname = pgrecall.column_of(m.model)) AS storage,
        (SELECT count(*) FROM pgrecall.embedding_queue AS q
          WHERE q.model = m.model AND q.refused IS NULL) AS waiting,
        (SELECT count(*) FROM pgrecall.embedding_queue AS q
@@ -52,6 +59,9 @@ SELECT pgrecall.store_vectors(
     %(model)s, %(kinds)s::text[], %(ids)s::uuid[], %(vectors)s::vector[], %(refused)s::text[]
     ) AS stored
 
+-- name: copy
+SELECT pgrecall.copy_vectors(%(model)s, %(count)s) AS taken
+
 -- name: give_back
 SELECT pgrecall.return_texts(
     %(model)s, %(kinds)s::text[], %(ids)s::uuid[], %(seconds)s * interval '1 second')
@@ -60,7 +70,8 @@ SELECT pgrecall.return_texts(
 SELECT pg_try_advisory_lock(hashtextextended('pgrecall.embeddings.switch', 0)) AS claimed
 
 -- name: begin
-SELECT pgrecall.begin_beside(%(identity)s, %(embedder)s, %(renderer)s, %(dimensions)s) AS model
+SELECT pgrecall.begin_beside(%(identity)s, %(embedder)s, %(renderer)s, %(revision)s,
+                             %(dimensions)s, %(storage)s, %(copied)s) AS model
 
 -- name: queue_all
 SELECT pgrecall.queue_all(%(model)s) AS queued
@@ -118,7 +129,7 @@ DROP INDEX CONCURRENTLY IF EXISTS public.{index}
 
 -- name: build_index
 CREATE INDEX CONCURRENTLY {index} ON public.{relation}
-USING hnsw (embedding_beside vector_cosine_ops) WITH ({options})
+USING hnsw (embedding_beside {operators}) WITH ({options})
 
 -- name: building
 SELECT p.phase, p.tuples_done::bigint AS done, greatest(p.tuples_total, c.reltuples)::bigint AS total
@@ -140,9 +151,17 @@ WHERE d.refobjid IN ('public.agent_episodes'::regclass, 'public.agent_knowledge'
         WHERE relname IN ('idx_episodes_embedding', 'idx_knowledge_embedding')))
 ORDER BY relation, dependent
 
+-- name: posed
+-- Queries that agents posed, the newest first.
+SELECT s.asked, s.query::text AS query
+FROM pgrecall.recall_samples AS s
+WHERE s.kind = 'episodes' AND s.asked IS NOT NULL
+ORDER BY s.posed_at DESC
+LIMIT %(count)s
+
 -- name: situations
 -- Episodes whose situations stand for queries.
-SELECT e.episode_id AS id, e.perception
+SELECT e.episode_id AS id, e.perception, e.embedding::vector::text AS query
 FROM unnest(pgrecall.sampled('episodes', NULL, %(count)s)) AS s (id)
 JOIN public.agent_episodes AS e ON e.episode_id = s.id
 
@@ -155,6 +174,6 @@ SELECT set_config('enable_seqscan', 'on', true), set_config('enable_indexscan', 
 -- name: nearest
 SELECT e.episode_id AS id, (e.{column} <=> %(query)s::vector)::float8 AS distance
 FROM public.agent_episodes AS e
-WHERE e.episode_id <> %(id)s
+WHERE e.episode_id IS DISTINCT FROM %(id)s::uuid
 ORDER BY e.{column} <=> %(query)s::vector
 LIMIT %(count)s

@@ -110,7 +110,7 @@ FROM public.agent_episodes AS e
 WHERE e.episode_id = %(episode_id)s /* filters */
 
 -- name: embeddings
-SELECT e.episode_id, e.embedding
+SELECT e.episode_id, e.embedding::vector AS embedding
 FROM public.agent_episodes AS e
 WHERE e.episode_id = ANY (%(episode_ids)b::uuid[]) AND e.embedding IS NOT NULL /* filters */
 

@@ -65,10 +65,10 @@ WHERE d.metric_id IN (
 
 -- name: sample
 -- Queries that were posed, to be posed again exactly by whoever watches.
-INSERT INTO pgrecall.recall_samples (kind, query, wanted, filter, project_id)
-SELECT n.kind, n.query, n.wanted, n.filter::jsonb, n.project_id
+INSERT INTO pgrecall.recall_samples (kind, query, wanted, filter, project_id, asked)
+SELECT n.kind, n.query, n.wanted, n.filter::jsonb, n.project_id, n.asked
 FROM (
     SELECT unnest(%(kinds)b::text[]) AS kind, unnest(%(queries)b::vector[]) AS query,
            unnest(%(limits)b::integer[]) AS wanted, unnest(%(filters)b::text[]) AS filter,
-           unnest(%(project_ids)b::text[]) AS project_id
+           unnest(%(project_ids)b::text[]) AS project_id, unnest(%(asked)b::text[]) AS asked
 ) AS n

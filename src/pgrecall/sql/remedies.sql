@@ -1,7 +1,7 @@
 -- Statements that a finding tells its reader to run.
 
 -- name: build_vector_index
-CREATE INDEX CONCURRENTLY {index} ON public.{table} USING hnsw (embedding vector_cosine_ops)
+CREATE INDEX CONCURRENTLY {index} ON public.{table} USING hnsw (embedding {operators})
     WITH (m = 16, ef_construction = 64)
 
 -- name: rebuild_vector_index

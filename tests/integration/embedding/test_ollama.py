@@ -98,11 +98,15 @@ def test_the_usual_tag_makes_no_other_model(ollama: Provider) -> None:
     assert ollama("all-minilm:latest").identity == ollama("all-minilm").identity
 
 
-def test_the_revision_is_the_digest(ollama: Provider) -> None:
+def test_the_revision_is_the_digest(ollama: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
     embedder = ollama()
     assert isinstance(embedder, OllamaEmbedder)
     assert (embedder.revision, embedder.revision) == (DIGEST[:12], DIGEST[:12])
     assert [asked.path for asked in ollama.server.asked] == ["/api/tags"]
+    # Other weights may come at any time, so it is not believed for ever.
+    monkeypatch.setattr("pgrecall.embedding.ollama._BELIEVED", 0.0)
+    assert embedder.revision == DIGEST[:12]
+    assert len(ollama.server.asked) == 2
     other = ollama("absent")
     assert isinstance(other, OllamaEmbedder)
     assert other.revision is None

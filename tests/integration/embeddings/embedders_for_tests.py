@@ -46,6 +46,22 @@ class Picky(HashEmbedder):
         return super().embed(texts, mode)
 
 
+class Revised(HashEmbedder):
+    """Has the weights that an environment variable names, as a server's may change meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__(64)
+        self.identity = "revised:64"
+
+    @property
+    def revision(self) -> str | None:
+        return os.environ.get("EMBEDDER_REVISION")
+
+    def embed(self, texts: Sequence[str], mode: Mode = "document") -> list[list[float]]:
+        turn = len(self.revision or "")
+        return [vector[turn:] + vector[:turn] for vector in super().embed(texts, mode)]
+
+
 def hash_64() -> HashEmbedder:
     return HashEmbedder(64)
 
@@ -60,6 +76,14 @@ def slow() -> HashEmbedder:
 
 def picky() -> HashEmbedder:
     return Picky(64)
+
+
+def revised() -> HashEmbedder:
+    return Revised()
+
+
+def wide() -> HashEmbedder:
+    return HashEmbedder(2500)
 
 
 def other() -> HashEmbedder:

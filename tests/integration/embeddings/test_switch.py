@@ -107,6 +107,27 @@ def test_a_change_to_other_dimensions_and_back_while_clients_are_open(
     assert left.fetchone() == {"n": 0}
 
 
+def test_the_two_are_compared_by_queries_that_agents_posed(
+    pgrecall_database: Database, switch: Switch, owner: Rows
+) -> None:
+    settings = pgrecall_database.settings.model_copy(update={"recall_sample_rate": 1.0})
+    with Memory.open(pgrecall_database.dsn, embedder=HASH_64, settings=settings) as memory:
+        for text in TEXTS:
+            record(memory, text)
+        for text in ("order of as", "case 3"):
+            memory.episodes.recall(text)
+        memory.knowledge.recall("not of episodes")
+    posed = owner.execute("SELECT asked FROM pgrecall.recall_samples WHERE kind = 'episodes'")
+    assert {row["asked"] for row in posed} == {"order of as", "case 3"}
+    found = switch.prepare(HASH_96, queries=5).comparison
+    assert found is not None
+    assert (found.queries, found.posed, found.recall) == (5, 2, 1.0)
+    switch.change_over()
+    # Queries of the old model are none of the new one.
+    left = owner.execute("SELECT count(*) AS n FROM pgrecall.recall_samples").fetchone()
+    assert left == {"n": 0}
+
+
 def test_models_of_the_same_length_are_never_mixed(
     memory: Memory, switch: Switch, pgrecall_database: Database
 ) -> None:
@@ -289,5 +310,5 @@ def test_a_memory_of_brought_vectors_gets_a_model(
     row = owner.execute("SELECT count(embedding) AS new, count(embedding_beside) AS old "
                         "FROM agent_episodes").fetchone()  # fmt: skip
     assert row == {"new": 2, "old": 1}
-    assert switch.back().serving is None
+    assert switch.back().serving == "vectors that callers bring"
     assert switch.abort().beside is None

@@ -5,23 +5,40 @@
 -- What a vector is of: the model and revision that made it, and what made the text that it read. All
 -- vectors of a column are of one of these rows; those that serve are of the column "embedding".
 ALTER TABLE pgrecall.embedding_models
-    ADD COLUMN IF NOT EXISTS identity text,  -- provider, model and revision; NULL: nobody said so far
+    ADD COLUMN IF NOT EXISTS identity text,  -- provider and model; NULL: nobody said so far
+    ADD COLUMN IF NOT EXISTS revision text,  -- of its weights; NULL where the embedder tells of none
     ADD COLUMN IF NOT EXISTS embedder text,  -- by which name it is had; NULL if only as an object
     ADD COLUMN IF NOT EXISTS renderer text,  -- what makes the texts, with its version
     ADD COLUMN IF NOT EXISTS queued boolean NOT NULL DEFAULT false, -- all rows, when it was prepared
+    ADD COLUMN IF NOT EXISTS copied boolean NOT NULL DEFAULT false, -- from the model beside, not made
     ADD COLUMN IF NOT EXISTS served_at timestamptz; -- when it took over
 
--- Says what makes the vectors that serve, if nobody said so far; or by which name it is had.
-CREATE OR REPLACE FUNCTION pgrecall.name_model(p_identity text, p_embedder text, p_renderer text)
-RETURNS boolean
+-- Codes the same vector in half precision.
+CREATE OR REPLACE FUNCTION pgrecall.code(p_vector halfvec, p_thresholds vector[]) RETURNS "bit"
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path FROM CURRENT
+AS $code$
+    SELECT pgrecall.code(p_vector::vector, p_thresholds)
+$code$;
+
+-- What agents asked for, to compare two models by.
+ALTER TABLE pgrecall.recall_samples ADD COLUMN IF NOT EXISTS asked text;
+
+-- Says what makes the vectors that serve, or what of it nobody said so far: by which name it is had,
+-- and of which revision it is.
+CREATE OR REPLACE FUNCTION pgrecall.name_model(
+    p_identity text, p_embedder text, p_renderer text, p_revision text
+) RETURNS boolean
 LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT
 AS $name_model$
     WITH named AS (
         UPDATE pgrecall.embedding_models
-           SET identity = p_identity, embedder = p_embedder, renderer = p_renderer
+           SET identity = p_identity, renderer = p_renderer,
+               embedder = coalesce(p_embedder, embedder), revision = coalesce(revision, p_revision)
          WHERE serving
-           AND (identity IS NULL OR identity = p_identity AND renderer = p_renderer
-                                    AND embedder IS NULL AND p_embedder IS NOT NULL)
+           AND (identity IS NULL
+                OR identity = p_identity AND renderer = p_renderer
+                   AND (embedder IS NULL AND p_embedder IS NOT NULL
+                        OR revision IS NULL AND p_revision IS NOT NULL))
         RETURNING model
     )
     SELECT EXISTS (SELECT FROM named)
@@ -325,30 +342,43 @@ BEGIN
     EXECUTE format(
         'INSERT INTO pgrecall.embedding_queue (model, kind, id) '
         'SELECT m.model, %L, n.%I FROM new_rows AS n '
-        'JOIN pgrecall.embedding_models AS m ON NOT m.serving '
+        'JOIN pgrecall.embedding_models AS m ON NOT m.serving AND NOT m.copied '
         'WHERE n.embedding_beside IS NULL ON CONFLICT DO NOTHING', TG_ARGV[0], TG_ARGV[1]);
     RETURN NULL;
 END
 $queue_beside$;
+
+-- Where the vectors beside are copies, a row has both from the first.
+CREATE OR REPLACE FUNCTION pgrecall.copy_beside() RETURNS trigger
+LANGUAGE plpgsql SET search_path FROM CURRENT
+AS $copy_beside$
+BEGIN
+    NEW.embedding_beside := NEW.embedding;
+    RETURN NEW;
+END
+$copy_beside$;
 
 CREATE OR REPLACE FUNCTION pgrecall.code_beside() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT
 SET plan_cache_mode = force_generic_plan
 AS $code_beside$
 BEGIN
-    IF NEW.embedding_beside IS NOT DISTINCT FROM OLD.embedding_beside THEN
-        RETURN NULL;
-    ELSIF TG_ARGV[0] = 'episodes' THEN
+    IF TG_OP = 'UPDATE' THEN
+        IF NEW.embedding_beside IS NOT DISTINCT FROM OLD.embedding_beside THEN
+            RETURN NULL;
+        END IF;
+    END IF;
+    IF TG_ARGV[0] = 'episodes' THEN
         INSERT INTO pgrecall.episode_codes (project_id, model, episode_id, code)
         SELECT NEW.project_id, m.model, NEW.episode_id,
-               pgrecall.code(NEW.embedding_beside::vector, m.thresholds)
+               pgrecall.code(NEW.embedding_beside, m.thresholds)
           FROM pgrecall.embedding_models AS m
          WHERE NOT m.serving AND NEW.embedding_beside IS NOT NULL
         ON CONFLICT (project_id, model, episode_id) DO UPDATE SET code = EXCLUDED.code;
     ELSE
         INSERT INTO pgrecall.knowledge_codes (project_id, model, knowledge_id, code)
         SELECT coalesce(NEW.project_id, ''), m.model, NEW.knowledge_id,
-               pgrecall.code(NEW.embedding_beside::vector, m.thresholds)
+               pgrecall.code(NEW.embedding_beside, m.thresholds)
           FROM pgrecall.embedding_models AS m
          WHERE NOT m.serving AND NEW.embedding_beside IS NOT NULL
         ON CONFLICT (project_id, model, knowledge_id) DO UPDATE SET code = EXCLUDED.code;
@@ -358,9 +388,11 @@ END
 $code_beside$;
 
 -- name: changing
--- Begins a change of model: columns and triggers for the new one, in no time. Returns its number.
+-- Begins a change of model: columns and triggers for the new one, in no time. Returns its number. Of
+-- the model that serves, in another storage, vectors are copied.
 CREATE OR REPLACE FUNCTION pgrecall.begin_beside(
-    p_identity text, p_embedder text, p_renderer text, p_dimensions integer
+    p_identity text, p_embedder text, p_renderer text, p_revision text, p_dimensions integer,
+    p_storage text, p_copied boolean
 ) RETURNS integer
 LANGUAGE plpgsql SET search_path FROM CURRENT
 AS $begin_beside$
@@ -368,26 +400,33 @@ DECLARE
     v_model integer;
     v_table record;
 BEGIN
+    UPDATE pgrecall.embedding_models SET copied = p_copied WHERE serving;
     INSERT INTO pgrecall.embedding_models
-           (dimensions, thresholds, serving, coded, identity, embedder, renderer)
+           (dimensions, thresholds, serving, coded, identity, embedder, renderer, revision, copied)
     VALUES (p_dimensions, pgrecall.thresholds(p_dimensions), false, false, p_identity, p_embedder,
-            p_renderer)
+            p_renderer, p_revision, p_copied)
     RETURNING model INTO v_model;
     FOR v_table IN
         SELECT * FROM (VALUES ('agent_episodes', 'episodes', 'episode_id'),
                               ('agent_knowledge', 'knowledge', 'knowledge_id'))
                    AS n (name, kind, id)
     LOOP
-        EXECUTE format('ALTER TABLE public.%I ADD COLUMN embedding_beside vector(%s)',
-                       v_table.name, p_dimensions);
+        EXECUTE format('ALTER TABLE public.%I ADD COLUMN embedding_beside %I(%s)',
+                       v_table.name, p_storage, p_dimensions);
         EXECUTE format(
             'CREATE TRIGGER pgrecall_beside_new AFTER INSERT ON public.%I '
             'REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT '
             'EXECUTE FUNCTION pgrecall.queue_beside(%L, %L)',
             v_table.name, v_table.kind, v_table.id);
         EXECUTE format(
-            'CREATE TRIGGER pgrecall_beside_changed AFTER UPDATE ON public.%I '
-            'FOR EACH ROW EXECUTE FUNCTION pgrecall.code_beside(%L)', v_table.name, v_table.kind);
+            'CREATE TRIGGER pgrecall_beside_changed AFTER UPDATE%s ON public.%I '
+            'FOR EACH ROW EXECUTE FUNCTION pgrecall.code_beside(%L)',
+            CASE WHEN p_copied THEN ' OR INSERT' END, v_table.name, v_table.kind);
+        IF p_copied THEN
+            EXECUTE format(
+                'CREATE TRIGGER pgrecall_beside_copied BEFORE INSERT OR UPDATE ON public.%I '
+                'FOR EACH ROW EXECUTE FUNCTION pgrecall.copy_beside()', v_table.name);
+        END IF;
     END LOOP;
     RETURN v_model;
 END
@@ -400,15 +439,18 @@ CREATE OR REPLACE FUNCTION pgrecall.queue_all(p_model integer) RETURNS bigint
 LANGUAGE plpgsql SET search_path FROM CURRENT
 AS $queue_all$
 DECLARE
+    v_copied boolean := (SELECT copied FROM pgrecall.embedding_models WHERE model = p_model);
     v_queued bigint;
 BEGIN
     INSERT INTO pgrecall.embedding_queue (model, kind, id)
     SELECT p_model, n.kind, n.id
-      FROM (SELECT 'knowledge' AS kind, knowledge_id AS id, ctid::text::point AS place
+      FROM (SELECT 'knowledge' AS kind, knowledge_id AS id, ctid::text::point AS place,
+                   embedding IS NOT NULL AS has_vector
               FROM public.agent_knowledge WHERE embedding_beside IS NULL
             UNION ALL
-            SELECT 'episodes', episode_id, ctid::text::point
+            SELECT 'episodes', episode_id, ctid::text::point, embedding IS NOT NULL
               FROM public.agent_episodes WHERE embedding_beside IS NULL) AS n
+     WHERE n.has_vector OR NOT v_copied
      ORDER BY n.kind DESC, n.place[1], n.place[0]
     ON CONFLICT DO NOTHING;
     GET DIAGNOSTICS v_queued = ROW_COUNT;
@@ -416,6 +458,39 @@ BEGIN
     RETURN v_queued;
 END
 $queue_all$;
+
+-- Copies some of the queued vectors into the other storage; returns how many rows it took.
+CREATE OR REPLACE FUNCTION pgrecall.copy_vectors(p_model integer, p_count integer) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET enable_seqscan = off
+AS $copy_vectors$
+DECLARE
+    v_episodes  uuid[];
+    v_knowledge uuid[];
+BEGIN
+    -- From here on the columns keep their models.
+    LOCK TABLE public.agent_episodes, public.agent_knowledge IN ROW EXCLUSIVE MODE;
+    IF NOT EXISTS (SELECT FROM pgrecall.embedding_models
+                    WHERE model = p_model AND copied AND NOT serving) THEN
+        RETURN 0;
+    END IF;
+    WITH taken AS (
+        DELETE FROM pgrecall.embedding_queue AS q
+         USING (SELECT model, kind, id FROM pgrecall.embedding_queue
+                 WHERE model = p_model AND refused IS NULL
+                 ORDER BY turn LIMIT p_count FOR UPDATE SKIP LOCKED) AS n
+         WHERE q.model = n.model AND q.kind = n.kind AND q.id = n.id
+        RETURNING q.kind, q.id
+    )
+    SELECT coalesce(array_agg(id) FILTER (WHERE kind = 'episodes'), '{}'),
+           coalesce(array_agg(id) FILTER (WHERE kind = 'knowledge'), '{}')
+      INTO v_episodes, v_knowledge FROM taken;
+    UPDATE public.agent_episodes SET embedding_beside = embedding
+     WHERE episode_id = ANY (v_episodes) AND embedding_beside IS NULL;
+    UPDATE public.agent_knowledge SET embedding_beside = embedding
+     WHERE knowledge_id = ANY (v_knowledge) AND embedding_beside IS NULL;
+    RETURN cardinality(v_episodes) + cardinality(v_knowledge);
+END
+$copy_vectors$;
 
 -- Lets the model beside serve, and the one that served stand beside; done twice it is undone. Of the
 -- indexes only names change. Who waits for a lock makes others wait: lock_timeout is to be short.
@@ -438,9 +513,20 @@ BEGIN
         EXECUTE format('ALTER INDEX IF EXISTS public.%I RENAME TO %I', v_name || '_aside',
                        v_name || '_beside');
     END LOOP;
+    -- Copies are not made: what waits for its vector gets that of the model that serves.
+    UPDATE pgrecall.embedding_queue SET model = m.model
+      FROM pgrecall.embedding_models AS m WHERE embedding_queue.model = v_served
+       AND m.copied AND m.model <> v_served;
     UPDATE pgrecall.embedding_models SET serving = false WHERE model = v_served;
     UPDATE pgrecall.embedding_models SET serving = true, served_at = now()
      WHERE model <> v_served;
+    -- Queries of the one are none of the other.
+    DELETE FROM pgrecall.recall_samples;
+    -- Other sessions hold plans for the type that the column had; whose function changes plans anew.
+    ALTER FUNCTION pgrecall.code_changed_episode() COST 100;
+    ALTER FUNCTION pgrecall.code_changed_knowledge() COST 100;
+    ALTER FUNCTION pgrecall.code_beside() COST 100;
+    ALTER FUNCTION pgrecall.copy_beside() COST 100;
 END
 $swap_models$;
 
@@ -456,8 +542,10 @@ BEGIN
     FOREACH v_name IN ARRAY ARRAY['agent_episodes', 'agent_knowledge'] LOOP
         EXECUTE format('DROP TRIGGER IF EXISTS pgrecall_beside_new ON public.%I', v_name);
         EXECUTE format('DROP TRIGGER IF EXISTS pgrecall_beside_changed ON public.%I', v_name);
+        EXECUTE format('DROP TRIGGER IF EXISTS pgrecall_beside_copied ON public.%I', v_name);
         EXECUTE format('ALTER TABLE public.%I DROP COLUMN IF EXISTS embedding_beside', v_name);
     END LOOP;
+    UPDATE pgrecall.embedding_models SET copied = false WHERE serving;
     DELETE FROM pgrecall.embedding_models WHERE NOT serving RETURNING model INTO v_model;
     RETURN v_model;
 END
@@ -479,10 +567,10 @@ ON CONFLICT DO NOTHING;
 -- name: rights
 -- Agents and workers take texts and store vectors by these functions alone.
 REVOKE ALL ON FUNCTION
-    pgrecall.name_model(text, text, text), pgrecall.take_texts(integer, integer, interval),
+    pgrecall.name_model(text, text, text, text), pgrecall.take_texts(integer, integer, interval),
     pgrecall.store_vectors(integer, text[], uuid[], vector[], text[]),
-    pgrecall.return_texts(integer, text[], uuid[], interval), pgrecall.retry_refused()
-    FROM PUBLIC;
+    pgrecall.return_texts(integer, text[], uuid[], interval), pgrecall.retry_refused(),
+    pgrecall.copy_vectors(integer, integer) FROM PUBLIC;
 DO $rights$
 DECLARE
     owner text := (SELECT pg_get_userbyid(datdba) FROM pg_database
@@ -501,11 +589,11 @@ BEGIN
                        'pgrecall.embedding_work TO %I', role);
         IF role LIKE '%\_app' THEN
             EXECUTE format(
-                'GRANT EXECUTE ON FUNCTION pgrecall.name_model(text, text, text), '
+                'GRANT EXECUTE ON FUNCTION pgrecall.name_model(text, text, text, text), '
                 'pgrecall.take_texts(integer, integer, interval), '
                 'pgrecall.store_vectors(integer, text[], uuid[], vector[], text[]), '
                 'pgrecall.return_texts(integer, text[], uuid[], interval), '
-                'pgrecall.retry_refused() TO %I', role);
+                'pgrecall.retry_refused(), pgrecall.copy_vectors(integer, integer) TO %I', role);
         END IF;
     END LOOP;
 END

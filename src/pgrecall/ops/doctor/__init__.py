@@ -6,10 +6,11 @@ The facts are gathered by a few queries; each check is a pure judgement of them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from pgrecall.config import Settings
 from pgrecall.ops.checks import Check, Seen, exit_code
-from pgrecall.ops.doctor import data, recall, roles, schema, server, versions, words
+from pgrecall.ops.doctor import data, recall, roles, schema, server, vectors, versions, words
 from pgrecall.ops.doctor.facts import Facts, connect, gather
 
 __all__ = ["CHECKS", "Check", "Facts", "doctor", "exit_code", "judge"]
@@ -37,6 +38,7 @@ CHECKS: tuple[tuple[str, str, Callable[[Facts], Seen]], ...] = (
     ("invalid-indexes", "invalid indexes", schema.invalid_indexes),
     ("vector-indexes", "vector indexes", schema.vector_indexes),
     ("dimensions", "dimensions of the vectors", schema.dimensions),
+    ("vectors", "vectors are what their embedder makes", vectors.vectors),
     ("codes", "codes of the vectors", recall.codes),
     ("words", "words of the texts", words.words),
     ("recall-accuracy", "recalls find what is nearest", recall.accuracy),
@@ -74,6 +76,9 @@ def doctor(dsn: str, *, settings: Settings, embedder_dimensions: int | None) -> 
             embedder_dimensions=embedder_dimensions,
             pool_size=settings.pool_max_size,
         )
+    if facts.sampled is not None:
+        # After the transaction, as an embedder may take its time.
+        facts = replace(facts, vectors=vectors.compare_vectors(facts.sampled, settings))
     return judge(facts)
 
 

@@ -14,6 +14,7 @@ from psycopg.rows import class_row
 
 from pgrecall import driver
 from pgrecall.ops.doctor.recall import Codes, Recall, examine_codes, examine_recall
+from pgrecall.ops.doctor.vectors import Sampled, Vectors, sample_vectors
 from pgrecall.ops.doctor.words import Words, examine_words
 from pgrecall.ops.local import is_local
 from pgrecall.sql import load
@@ -149,6 +150,8 @@ class Facts:
         recall: How much of the truth recalls find.
         codes: Whether every vector has its code.
         words: Whether every text has its words; None where that took too long.
+        sampled: Some stored vectors, with what they were made of.
+        vectors: How they compare with those that their embedder makes.
         embedder_dimensions: What the configured embedder makes.
         pool_size: Connections that one client opens at most.
     """
@@ -171,8 +174,15 @@ class Facts:
     recall: Recall | None
     codes: Codes | None
     words: Words | None
+    sampled: Sampled | None
+    vectors: Vectors | None
     embedder_dimensions: int | None
     pool_size: int
+
+    @property
+    def storage(self) -> str:
+        """Type of the columns of vectors."""
+        return self.columns[0].type.partition("(")[0] if self.columns else "vector"
 
 
 @contextmanager
@@ -229,6 +239,8 @@ def gather(
         recall=examine_recall(connection, role_prefix=server.role_prefix) if coded else None,
         codes=examine_codes(connection) if coded else None,
         words=examine_words(connection) if both and server.has_words else None,
+        sampled=sample_vectors(connection) if coded else None,
+        vectors=None,
         embedder_dimensions=embedder_dimensions,
         pool_size=pool_size,
     )

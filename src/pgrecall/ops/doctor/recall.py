@@ -270,8 +270,9 @@ def _rebuild(facts: Facts, recall: Recall, now: Report) -> str:
     if index is None:
         return f"see the check `vector-indexes`: {kind} has none that is valid"
     size = in_bytes(index.bytes)
-    column, why = "embedding vector_cosine_ops", f"it has {size} now"
-    if index.halved or index.bytes > facts.server.shared_buffers:
+    column, why = f"embedding {facts.storage}_cosine_ops", f"it has {size} now"
+    whole = facts.storage == "vector"
+    if whole and (index.halved or index.bytes > facts.server.shared_buffers):
         column = f"(embedding::halfvec({index.dimensions})) halfvec_cosine_ops"
         if not index.halved:
             why = (

@@ -73,7 +73,9 @@ def vector_indexes(facts: Facts) -> Seen:
     remedies: list[str] = []
     if missing:
         faults.append(f"missing: {', '.join(missing)}")
-        remedies += [build_vector_index(name.removeprefix("public.")) for name in missing]
+        remedies += [
+            build_vector_index(name.removeprefix("public."), facts.storage) for name in missing
+        ]
     if invalid:
         faults.append(f"invalid: {', '.join(invalid)}")
         remedies += [f"REINDEX INDEX CONCURRENTLY {name}" for name in invalid]
@@ -112,6 +114,6 @@ def dimensions(facts: Facts) -> Seen:
             "failed",
             f"{evidence}, but the configured embedder makes {facts.embedder_dimensions} dimensions",
             "set PGRECALL_EMBEDDER to the embedder that the vectors were made with; to "
-            "change it, export the episodes and import them into a database of that dimension",
+            "change it: pgrecall embeddings switch --to EMBEDDER",
         )
     return Seen("passed", f"{evidence}, as the configured embedder makes them")

@@ -11,6 +11,7 @@ import psycopg
 from psycopg import sql
 
 from pgrecall.driver import Statements, connect, translate
+from pgrecall.ops.embeddings.models import Storage, title_of
 from pgrecall.sql import load
 
 
@@ -28,7 +29,9 @@ class ModelStatus:
     """One model.
 
     Attributes:
-        identity: Provider, model and revision; None where nobody said so far.
+        identity: Provider and model; None where nobody said so far.
+        revision: Of its weights; None where nobody could tell so far.
+        storage: How the values of its vectors are stored.
         embedder: By which name the embedder is had.
         renderer: What makes the texts.
         dimensions: Length of its vectors.
@@ -43,6 +46,8 @@ class ModelStatus:
 
     number: int
     identity: str | None
+    revision: str | None
+    storage: Storage
     embedder: str | None
     renderer: str | None
     dimensions: int
@@ -54,6 +59,11 @@ class ModelStatus:
     refused: int
     oldest: datetime | None
     rate: float | None
+
+    @property
+    def title(self) -> str:
+        """What tells it from others."""
+        return title_of(self.identity, self.revision, self.storage)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,20 +20,18 @@ from psycopg import errors as pg
 from psycopg import sql
 
 from pgrecall.config import Settings
-from pgrecall.core.vectors import to_vector
 from pgrecall.driver import Commands, connect_session, translate
 from pgrecall.embedding.choice import Chosen
-from pgrecall.embedding.none import MAX_DIMENSIONS
-from pgrecall.embedding.registry import get_embedder
-from pgrecall.embedding.rendering import Renderer
 from pgrecall.errors import (
     ConfigurationError,
     DatabaseError,
+    EmbedderUnavailable,
     OperationRefused,
     PgrecallError,
 )
 from pgrecall.ops.embeddings.comparing import Comparison, compare
-from pgrecall.ops.embeddings.models import Model, maker, models
+from pgrecall.ops.embeddings.models import Model, Storage, maker, models
+from pgrecall.ops.embeddings.wanted import Wanted, want
 from pgrecall.ops.embeddings.worker import Backfill, backfill, embed_taken, store_taken
 from pgrecall.ops.pace import Advance
 from pgrecall.sql import load
@@ -61,15 +59,16 @@ class SwitchReport:
     Attributes:
         state: ``"ready"`` (prepared, not changed over), ``"switched"``, ``"back"`` (the old model
             serves again), ``"finished"`` or ``"aborted"``.
-        serving: Identity of the model that serves now.
-        beside: Of the one beside it; None when there is none.
+        serving: The model that serves now: its identity, with revision and storage where they
+            say something.
+        beside: The one beside it; None when there is none.
         refused: Texts that the new model refused, which only words find.
         comparison: What was measured before.
         held_ms: How long writers were held up by the change over.
     """
 
     state: str
-    serving: str | None
+    serving: str
     beside: str | None
     refused: int = 0
     comparison: Comparison | None = None
@@ -97,12 +96,21 @@ class Switch:
     batch: int = 32
     _few: int = field(default=_FEW, init=False)
 
-    def prepare(self, to: str, renderer: str | None = None, *, queries: int = 30) -> SwitchReport:
+    def prepare(
+        self,
+        to: str | None = None,
+        renderer: str | None = None,
+        *,
+        storage: Storage | None = None,
+        queries: int = 30,
+    ) -> SwitchReport:
         """Make the vectors and the index of another model, and compare the two.
 
         Args:
-            to: The embedder, by its name.
+            to: The embedder, by its name; that of now unless given. Of the same model in another
+                storage, vectors are copied.
             renderer: What is to make the texts; what does so now unless given.
+            storage: How values are to be stored; as now unless given.
             queries: How many to compare by.
 
         Raises:
@@ -112,31 +120,30 @@ class Switch:
         """
         with self._alone() as run:
             serving, beside = models(run)
-            chosen = self._wanted(to, renderer, serving)
-            if _is(serving, chosen):
+            wanted = want(serving, to, renderer, storage, self.settings)
+            if wanted.is_of(serving):
                 return self._report(run, "switched" if beside else "ready")
             if beside is None:
-                beside = self._begin(run, chosen, to)
+                beside = self._begin(run, wanted)
             elif serving.number > beside.number:
                 raise OperationRefused(
-                    f"the change from {beside.identity} to {serving.identity} is not finished",
+                    f"the change from {beside.title} to {serving.title} is not finished",
                     hint="end it first with `pgrecall embeddings switch --finish`, or undo it with "
                     "`--back`",
                 )
-            elif not _is(beside, chosen):
+            elif not wanted.is_of(beside):
                 raise OperationRefused(
-                    f"a change to {beside.identity} is under way, not to "
-                    f"{chosen.embedder.identity}",
+                    f"a change to {beside.title} is under way, not to {wanted.title}",
                     hint="give it up first with `pgrecall embeddings switch --abort`",
                 )
-            chosen = replace(chosen, served=beside.served)
             self._queue(run, beside)
             self._fill(beside)
-            self._index(run)
+            self._index(run, beside)
             self._fill(beside)
             run.connection.execute(run.texts["coded"], {"model": beside.number})
             self.say("comparing the two")
-            comparison = compare(run, _old(run, serving, self.settings), chosen, queries)
+            old = None if beside.copied else _old(run, serving, self.settings)
+            comparison = compare(run, old, wanted.maker_of(beside), queries)
             return replace(self._report(run, "ready"), comparison=comparison)
 
     def change_over(self) -> SwitchReport:
@@ -156,7 +163,7 @@ class Switch:
                 return self._report(run, "switched")
             if not (beside.queued and beside.coded):
                 raise OperationRefused(
-                    f"{beside.identity} is not prepared to the end",
+                    f"{beside.title} is not prepared to the end",
                     hint="run `pgrecall embeddings switch --to EMBEDDER` again; it goes on",
                 )
             held = self._swap(run, beside, fully=True)
@@ -188,7 +195,7 @@ class Switch:
             serving, beside = models(run)
             if beside is not None and serving.number < beside.number:
                 raise OperationRefused(
-                    f"{beside.identity} does not serve yet, so {serving.identity} cannot go",
+                    f"{beside.title} does not serve yet, so {serving.title} cannot go",
                     hint="change over first with `pgrecall embeddings switch --to EMBEDDER`, or "
                     "give it up with --abort",
                 )
@@ -223,52 +230,28 @@ class Switch:
         except psycopg.Error as error:
             raise translate(error) from error
 
-    def _wanted(self, to: str, renderer: str | None, serving: Model) -> Chosen:
-        embedder = get_embedder(to, settings=self.settings)
-        if not embedder.available:
-            raise OperationRefused(
-                f"{to!r} makes no vectors", hint="name an embedder, such as builtin"
-            )
-        if embedder.dimensions > MAX_DIMENSIONS:
-            raise OperationRefused(
-                f"{embedder.identity} makes vectors of {embedder.dimensions} dimensions, and an "
-                f"index holds {MAX_DIMENSIONS} at most",
-                hint="ask for fewer, as in openai:text-embedding-3-large@1536",
-            )
-        made = Renderer.named(renderer) if renderer else Renderer.named(serving.renderer)
-        # One text now, rather than a failure after the columns were made.
-        (vector,) = embedder.embed(["a first text"], "document")
-        to_vector(vector, embedder.dimensions)
-        return Chosen(embedder, made, serving.served)
-
-    def _begin(self, run: Commands, chosen: Chosen, to: str) -> Model:
+    def _begin(self, run: Commands, wanted: Wanted) -> Model:
         dependents = [f"{row['dependent']} ({row['relation']})" for row in run.rows("dependents")]
         if dependents:
             raise OperationRefused(
                 f"something depends on the column embedding: {'; '.join(dependents)}",
                 hint="it would stay with the old vectors; drop it, and make it anew afterwards",
             )
-        self.say(f"beginning with {chosen.embedder.identity}")
-        values = {
-            "identity": chosen.embedder.identity,
-            "embedder": to,
-            "renderer": chosen.renderer.name,
-            "dimensions": chosen.embedder.dimensions,
-        }
+        self.say(f"beginning with {wanted.title}")
         for _ in self._tries():
             with self._briefly(run) as done:
-                run.rows("begin", values)
+                run.rows("begin", wanted.values())
             if done:
                 break
         made = models(run)[1]
         if made is None:
-            raise DatabaseError(f"the model {chosen.embedder.identity} is not there any more")
+            raise DatabaseError(f"the model {wanted.title} is not there any more")
         return made
 
     def _queue(self, run: Commands, beside: Model) -> None:
         if not beside.queued:
             queued = run.value("queue_all", {"model": beside.number})
-            self.say(f"{queued:,} rows to embed")
+            self.say(f"{queued:,} rows to {'copy' if beside.copied else 'embed'}")
 
     def _fill(self, beside: Model) -> None:
         report = backfill(
@@ -287,7 +270,8 @@ class Switch:
         if report.stored > self.batch:
             self._few = max(_FEW, int(_HELD_SECONDS * report.stored / report.seconds))
         if report.stored:
-            self.say(f"{report.stored:,} vectors made, {report.refused:,} texts refused")
+            made = "copied" if beside.copied else "made"
+            self.say(f"{report.stored:,} vectors {made}, {report.refused:,} texts refused")
 
     def _check_stopped(self) -> None:
         if self.stop.is_set():
@@ -295,7 +279,7 @@ class Switch:
                 "the change was interrupted", hint="run the same command again; it goes on"
             )
 
-    def _index(self, run: Commands) -> None:
+    def _index(self, run: Commands, beside: Model) -> None:
         for index in run.rows("beside_index"):
             if index["there"] and index["valid"]:
                 continue
@@ -309,6 +293,7 @@ class Switch:
                 "build_index",
                 index=name,
                 relation=sql.Identifier(index["relation"]),
+                operators=sql.Identifier(f"{beside.storage}_cosine_ops"),
                 options=sql.SQL(", ").join(
                     sql.SQL("{} = {}").format(sql.Identifier(key), sql.Literal(int(value)))
                     for key, value in given.items()
@@ -324,15 +309,15 @@ class Switch:
         try again.
         """
         # Made before writers are held up, as a model may take long to load.
-        chosen = maker(run, beside, self.settings) if fully else None
+        chosen = maker(run, beside, self.settings) if fully and not beside.copied else None
         for _ in self._tries():
-            if chosen is not None:
+            if fully:
                 self._fill(beside)
             begun = time.perf_counter()
             with self._briefly(run) as done:
                 run.connection.execute(run.texts["hold_writers"])
                 begun = time.perf_counter()
-                if chosen is None or self._drain(run, beside, chosen):
+                if not fully or self._drain(run, beside, chosen):
                     run.rows("swap")
                 else:
                     raise pg.LockNotAvailable("too many texts wait")
@@ -340,9 +325,14 @@ class Switch:
                 return (time.perf_counter() - begun) * 1000
         return 0.0
 
-    def _drain(self, run: Commands, beside: Model, chosen: Chosen) -> bool:
-        """Embed the last texts, in the transaction that holds writers up; says whether all are."""
+    def _drain(self, run: Commands, beside: Model, chosen: Chosen | None) -> bool:
+        """Embed the last texts, in the transaction that holds writers up; says whether all are.
+
+        Of vectors that are copied none is left, as each row has both.
+        """
         left = {"model": beside.number}
+        if chosen is None:
+            return not run.value("left", left)
         if run.value("left", left) > 2 * self._few:
             return False
         while taken := run.rows("take", {**left, "count": _FEW, "lease": _LEASE}):
@@ -385,12 +375,13 @@ class Switch:
             pass
 
     def _can_make(self, run: Commands, model: Model) -> bool:
+        if model.copied:
+            return True
         try:
-            chosen = maker(run, model, self.settings)
-            chosen.embedder.embed(["a first text"], "document")
+            maker(run, model, self.settings).embed(["a first text"], "document")
         except PgrecallError as error:
             self.say(
-                f"{model.identity} cannot embed here ({error.message}); what was recorded since is "
+                f"{model.title} cannot embed here ({error.message}); what was recorded since is "
                 "found by its words alone"
             )
             return False
@@ -401,8 +392,8 @@ class Switch:
         serving, beside = models(run)
         return SwitchReport(
             state=state,
-            serving=serving.identity,
-            beside=beside.identity if beside else None,
+            serving=serving.title,
+            beside=beside.title if beside else None,
             refused=sum(row["refused"] for row in found.values()),
         )
 
@@ -417,15 +408,11 @@ def _claimed(run: Commands) -> bool:
     return True
 
 
-def _is(model: Model, chosen: Chosen) -> bool:
-    return (model.identity, model.renderer or chosen.renderer.name) == (
-        chosen.embedder.identity,
-        chosen.renderer.name,
-    )
-
-
 def _old(run: Commands, serving: Model, settings: Settings) -> Chosen | None:
+    """Return what makes queries for the vectors that serve; None if it cannot be had here."""
     try:
-        return maker(run, serving, settings)
-    except ConfigurationError:
+        chosen = maker(run, serving, settings)
+        chosen.embed(["a first text"], "query")
+    except (ConfigurationError, EmbedderUnavailable):
         return None
+    return chosen

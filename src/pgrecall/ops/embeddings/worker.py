@@ -30,13 +30,15 @@ from pgrecall.errors import (
     InvalidVector,
     Unavailable,
 )
-from pgrecall.ops.embeddings.models import Model, maker, models
+from pgrecall.ops.embeddings.models import Model, maker, models, tell_revision
 from pgrecall.ops.pace import Advance
 from pgrecall.sql import load
 
 logger = logging.getLogger("pgrecall.embeddings")
 
 BATCH = 32
+COPIED = 500
+"""Vectors copied at a time, from one storage to another."""
 LEASE = 60.0
 """Seconds for which texts are taken; those of a worker that was killed wait as long. Who is slower
 than that has them embedded twice, and stored once."""
@@ -141,7 +143,12 @@ class _Worker:
         while not self._how.stop.is_set():
             found = [model for model in models(run) if model is not None]
             wanted = [m for m in found if self._how.only in (None, m.number)]
-            worked = [self._batch(run, model) for model in wanted]
+            worked = [
+                self._copies(run, model)
+                if model.copied and not model.serving
+                else self._batch(run, model)
+                for model in wanted
+            ]
             # What nobody here can make is not waited for.
             made = [model for model in wanted if model.number not in self._without]
             self._tell(run, made, anew=not any(worked))
@@ -150,6 +157,13 @@ class _Worker:
             if not any(worked):
                 self._how.stop.wait(POLL if self._how.loop else 0.2)
         return False
+
+    def _copies(self, run: Statements, model: Model) -> bool:
+        """Copy a batch of the other model's vectors; says whether there was any."""
+        taken = int(run.value("copy", {"model": model.number, "count": COPIED}))
+        self._report.stored += taken
+        self._left -= taken
+        return taken > 0
 
     def _batch(self, run: Statements, model: Model) -> bool:
         """Embed one batch for a model; says whether there was any."""
@@ -168,9 +182,14 @@ class _Worker:
             self._give_back(run, model, taken)
             self._back_off(error)
             return True
+        except ConfigurationError as error:
+            self._give_back(run, model, taken)
+            self._do_without(model, error)
+            return False
         except BaseException:
             self._give_back(run, model, taken)
             raise
+        self._makers[model.number] = tell_revision(run, chosen)
         stored = store_taken(run, model, taken, vectors, refused)
         self._failing_since, self._pause = None, _FIRST_PAUSE
         self._report.stored += stored
@@ -186,13 +205,17 @@ class _Worker:
         if model.number not in self._makers and model.number not in self._without:
             try:
                 self._makers[model.number] = maker(run, model, self._how.settings)
-            except ConfigurationError:
-                if model.serving or self._how.only is not None:
-                    raise
-                # The model that served before may be gone; its rows wait, in case it comes back.
-                logger.warning("no embedder for %s here; its rows wait", model.identity)
-                self._without.add(model.number)
+            except ConfigurationError as error:
+                self._do_without(model, error)
         return self._makers.get(model.number)
+
+    def _do_without(self, model: Model, error: ConfigurationError) -> None:
+        """Let rows wait for the model that served before, in case it comes back."""
+        if model.serving or self._how.only is not None:
+            raise error
+        logger.warning("no embedder for %s here, so its rows wait: %s", model.identity, error)
+        self._makers.pop(model.number, None)
+        self._without.add(model.number)
 
     def _give_back(self, run: Statements, model: Model, taken: Sequence[Row]) -> None:
         run.rows("give_back", {**_places(model, taken), "seconds": 0})
@@ -232,12 +255,14 @@ def embed_taken(chosen: Chosen, taken: Sequence[Row]) -> tuple[list[str | None],
     Raises:
         EmbedderUnavailable: It cannot at the moment.
         EmbeddingError: It cannot.
+        ConfigurationError: Its weights are not those that made the vectors.
     """
     texts = [_text(chosen, row) for row in taken]
     said = [place for place, text in enumerate(texts) if text.strip()]
     vectors: list[str | None] = [None] * len(taken)
     refused: list[str | None] = [None] * len(taken)
     made = embed_each(chosen.embedder, [texts[place] for place in said], "document")
+    chosen.check_revision()
     for place, one in zip(said, made, strict=True):
         if isinstance(one, EmbeddingRefused):
             refused[place] = one.message

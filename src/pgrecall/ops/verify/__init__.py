@@ -127,7 +127,9 @@ def _examine(session: Session) -> Subject:
     rows = session.rows("embedding_dimensions")
     lengths = {row["relation"]: row["dimensions"] for row in rows}
     length = lengths.get("agent_episodes", -1)
-    dimensions = length if length > 0 and rows[0]["type"].endswith(f"vector({length})") else None
+    storage = rows[0]["type"].removesuffix(f"({length})") if rows else ""
+    known = length > 0 and storage.rpartition(".")[2] in ("vector", "halfvec")
+    dimensions = length if known else None
     return Subject(
         session=session,
         server=session.one("server"),
@@ -135,5 +137,5 @@ def _examine(session: Session) -> Subject:
         extensions={row["name"]: row["found"] for row in session.rows("extensions")},
         available=frozenset(row["name"] for row in session.rows("available_extensions")),
         catalog=catalog.read(session),
-        expected=catalog.expected(dimensions),
+        expected=catalog.expected(dimensions, storage if known else "vector"),
     )

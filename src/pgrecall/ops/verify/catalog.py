@@ -47,7 +47,8 @@ TABLES = (
 
 EVIDENCE_CONSTRAINT = "agent_knowledge.chk_min_supporting_episodes"
 OLD_EVIDENCE_CHECK = "CHECK ((array_length(supporting_episodes, 1) >= 3))"
-_DIMENSIONS = "{dimensions}"
+# As the expected catalog has them.
+_COLUMN, _OPERATORS = "vector({dimensions})", "vector_cosine_ops"
 _ELEMENT = re.compile(r"\(('(?:[^']|'')*'::character varying)\)::text")
 _LIST = re.compile(rf"ARRAY\[((?:{_ELEMENT.pattern}(?:, )?)+)\]")
 
@@ -119,18 +120,19 @@ def _template() -> str:
     return (files(__package__) / "expected.json").read_text(encoding="utf-8")
 
 
-def expected(dimensions: int | None) -> dict[str, dict[str, str]]:
+def expected(dimensions: int | None, storage: str = "vector") -> dict[str, dict[str, str]]:
     """Return the catalog of a healthy database.
 
     Args:
         dimensions: Dimensions of its embeddings; None when its columns don't tell, so that
             they cannot match.
+        storage: ``vector``, as specified, or ``halfvec`` where somebody chose it.
     """
     parsed: dict[str, dict[str, str]] = json.loads(_template())
-    number = "n" if dimensions is None else str(dimensions)
+    column = f"{storage}({'n' if dimensions is None else dimensions})"
     return {
         section: {
-            name: definition.replace(_DIMENSIONS, number)
+            name: definition.replace(_COLUMN, column).replace(_OPERATORS, f"{storage}_cosine_ops")
             for name, definition in parsed[section].items()
         }
         for section in SECTIONS
