@@ -18,3 +18,15 @@ def test_the_benchmark_against_the_floor_runs() -> None:
     assert done.returncode in (0, 1), done.stderr  # 1: a target was missed, which noise can do
     for comparison in ("recall / same SQL", "record / raw INSERT", "with vector", "without vector"):
         assert comparison in done.stdout
+
+
+def test_the_benchmark_of_upkeep_runs() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.upkeep", "--rows", "300", "--rounds", "20",
+         "--seconds", "2", "--dimensions", "64"],
+        capture_output=True, text=True, timeout=120, check=False, cwd=ROOT,
+        env={**os.environ, "COLUMNS": "200"},
+    )  # fmt: skip
+    assert done.returncode in (0, 1), done.stderr
+    for row in ("record_outcome / raw UPDATE", "share of an outcome", "recall after churn"):
+        assert row in done.stdout

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -48,19 +48,48 @@ def verify(
 
 
 def doctor(
-    owner_dsn: OwnerDsn = None, direct_dsn: DirectDsn = None, as_json: JsonFlag = None
+    owner_dsn: OwnerDsn = None,
+    direct_dsn: DirectDsn = None,
+    sizing: Annotated[
+        bool, typer.Option("--sizing", help="Plan memory, disk and time instead.")
+    ] = False,
+    rows: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--rows", metavar="N", min=1, help="With --sizing: episodes to plan for; repeatable."
+        ),
+    ] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(
+            "--memory",
+            metavar="GIB",
+            min=0.1,
+            help="With --sizing: memory of the server's machine.",
+        ),
+    ] = None,
+    as_json: JsonFlag = None,
 ) -> None:
     """Look for what endangers or slows the memory: versions, indexes, rights, settings.
 
-    Exit code 1 if anything is broken; warnings alone give 0.
+    Exit code 1 if anything is broken; warnings alone give 0. With --sizing it plans instead: what
+    the memory takes at a number of rows, for each way to store its vectors.
     """
     from pgrecall.config import load_settings
+    from pgrecall.errors import InvalidInput
     from pgrecall.ops.doctor import doctor as run
     from pgrecall.ops.embedded import wanted_dimensions
     from pgrecall.targets import direct_owner_dsn
 
     show = printer(as_json)
     settings = load_settings(owner_dsn=owner_dsn, direct_dsn=direct_dsn)
+    if sizing:
+        from pgrecall.cli.sizing import show_sizing
+
+        show_sizing(show, settings, rows, memory)
+        return
+    if rows is not None or memory is not None:
+        raise InvalidInput("--rows and --memory say nothing here", hint="add --sizing")
     with working("examining") as progress:
         target = direct_owner_dsn(settings, progress=progress)
         checks = run(target, settings=settings, embedder_dimensions=wanted_dimensions(settings))

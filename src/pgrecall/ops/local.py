@@ -1,4 +1,4 @@
-"""Whether the server runs on this machine, where its processes and disk can be looked at."""
+"""Whether the server runs on this machine, where its processes, disk and memory can be seen."""
 
 from __future__ import annotations
 
@@ -23,3 +23,23 @@ def is_local(host: str, backend_pid: int) -> bool:
     except OSError:
         return False
     return name == "postgres"
+
+
+def memory_of_this_machine() -> int | None:
+    """Return the bytes of memory that this machine has, or that this container may use."""
+    found = [
+        int(line.split()[1]) * 1024
+        for line in _read("/proc/meminfo").splitlines()
+        if line.startswith("MemTotal:")
+    ]
+    limit = _read("/sys/fs/cgroup/memory.max").strip()
+    if limit.isdigit():
+        found.append(int(limit))
+    return min(found, default=None)
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""

@@ -167,3 +167,24 @@ def test_supported_versions() -> None:
     assert supported(150018).status == "failed"
     assert supported(169999).status == "failed"
     assert supported(180006).evidence == "PostgreSQL 18.6"
+
+
+@pytest.mark.parametrize(
+    ("size", "status"), [(40, "passed"), (60, "warning"), (80, "failed"), (None, "not configured")]
+)
+def test_memory_is_warned_of_before_it_ends(
+    facts: Facts, by_id: ById, size: int | None, status: Status
+) -> None:
+    indexes = (
+        Index(name="public.idx_episodes_embedding", method="hnsw", usable=True,
+              bytes=(size or 40) * MEGABYTE // 2),
+        Index(name="pgrecall.episode_codes_pkey", method="btree", usable=True,
+              bytes=(size or 40) * MEGABYTE // 2),
+        Index(name="public.idx_of_others", method="btree", usable=True, bytes=900 * MEGABYTE),
+    )  # fmt: skip
+    changed = replace(
+        facts, indexes=indexes, machine_memory=None if size is None else 100 * MEGABYTE
+    )
+    check = by_id(judge(changed))["memory"]
+    assert check.status == status, check
+    assert f"{size or 40} MB" in check.evidence

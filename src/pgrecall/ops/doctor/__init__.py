@@ -27,6 +27,7 @@ CHECKS: tuple[tuple[str, str, Callable[[Facts], Seen]], ...] = (
     ("durability", "committed data survives a crash", server.durability),
     ("shared-memory", "shared memory for index builds", server.shared_memory),
     ("shared-buffers", "vector indexes fit the cache", server.buffers),
+    ("memory", "what recalls read stays in memory", server.memory),
     ("random-page-cost", "cost of random reads", server.page_cost),
     ("connections", "room for clients", server.connections),
     ("role-power", "roles with too much power", roles.power),

@@ -16,7 +16,7 @@ from pgrecall import driver
 from pgrecall.ops.doctor.recall import Codes, Recall, examine_codes, examine_recall
 from pgrecall.ops.doctor.vectors import Sampled, Vectors, sample_vectors
 from pgrecall.ops.doctor.words import Words, examine_words
-from pgrecall.ops.local import is_local
+from pgrecall.ops.local import is_local, memory_of_this_machine
 from pgrecall.sql import load
 
 _QUERIES: Mapping[str, LiteralString] = load("doctor")
@@ -143,6 +143,7 @@ class Facts:
 
     Attributes:
         pooled: Whether a pooler stands between.
+        machine_memory: Bytes of memory that the server's machine has, if it is this one.
         shared_memory_free: Bytes free in the server's shared memory file system, if it is here.
         weak_passwords: Login roles whose password isn't kept as SCRAM; for superusers only.
         evidence_constraint: Definition of the check on supporting episodes.
@@ -158,6 +159,7 @@ class Facts:
 
     server: Server
     pooled: bool
+    machine_memory: int | None
     shared_memory_free: int | None
     extensions: tuple[Extension, ...]
     indexes: tuple[Index, ...]
@@ -218,12 +220,14 @@ def gather(
 
     (server,) = rows("server", Server)
     pooled = driver.is_pooled(connection, server.backend_pid)
+    here = is_local(connection.info.host, server.backend_pid)
     both = server.has_knowledge and server.has_episodes
     coded = both and server.has_codes
     return Facts(
         server=server,
         pooled=pooled,
-        shared_memory_free=_shared_memory_free(connection, server),
+        machine_memory=memory_of_this_machine() if here else None,
+        shared_memory_free=_shared_memory_free() if here else None,
         extensions=rows("extensions", Extension),
         indexes=rows("indexes", Index),
         columns=rows("columns", Column),
@@ -246,10 +250,8 @@ def gather(
     )
 
 
-def _shared_memory_free(connection: psycopg.Connection[Any], server: Server) -> int | None:
-    """Return the bytes free in ``/dev/shm`` if the server runs on this machine, else None."""
-    if not is_local(connection.info.host, server.backend_pid):
-        return None
+def _shared_memory_free() -> int | None:
+    """Return the bytes free in this machine's ``/dev/shm``."""
     try:
         status = os.statvfs(_SHARED_MEMORY)
     except OSError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pgrecall.ops.checks import Seen, in_bytes
 from pgrecall.ops.doctor.facts import Facts
+from pgrecall.ops.sizing.plan import FULL, ROOMY
 
 _BUSY = 0.8
 
@@ -112,6 +113,35 @@ def buffers(facts: Facts) -> Seen:
             f"{evidence}: recalls will read from disk",
             "ALTER SYSTEM SET shared_buffers to a quarter of the machine's memory, and restart",
         )
+    return Seen("passed", evidence)
+
+
+def memory(facts: Facts) -> Seen:
+    """What recalls read stays in the machine's memory: vector indexes, codes, words."""
+    touched = sum(
+        index.bytes
+        for index in facts.indexes
+        if index.method == "hnsw" or index.name.startswith("pgrecall.")
+    )
+    if facts.machine_memory is None:
+        return Seen(
+            "not configured",
+            f"recalls read {in_bytes(touched)}; the server's machine cannot be seen from here",
+            "pgrecall doctor --sizing --memory GIB",
+        )
+    share = touched / facts.machine_memory
+    evidence = (
+        f"recalls read {in_bytes(touched)}, {share:.0%} of the machine's "
+        f"{in_bytes(facts.machine_memory)}"
+    )
+    remedy = (
+        "`pgrecall doctor --sizing` tells what fits; `pgrecall embeddings switch --storage "
+        "halfvec` halves vectors and their index"
+    )
+    if share > FULL:
+        return Seen("failed", f"{evidence}: it leaves memory, and recalls wait for disk", remedy)
+    if share > ROOMY:
+        return Seen("warning", f"{evidence}: at {FULL:.0%} it leaves memory", remedy)
     return Seen("passed", evidence)
 
 
