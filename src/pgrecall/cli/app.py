@@ -22,6 +22,7 @@ from pgrecall.cli import (
     output,
     pooler,
     recall_check,
+    retention,
     serve,
     server,
     sessions,
@@ -127,4 +128,5 @@ app.add_typer(monitor.app, name="monitor")
 app.add_typer(pooler.app, name="pooler")
 app.add_typer(backup.app, name="backup")
 transfer.register(episodes.app)
+retention.register(episodes.app)
 demo.register(app)
