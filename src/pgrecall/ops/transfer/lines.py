@@ -9,7 +9,10 @@ from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
+
 from pgrecall.core.checks import check_time
+from pgrecall.core.documents import from_json
 from pgrecall.core.episode_rows import EpisodeRow, to_row
 from pgrecall.errors import InvalidInput
 from pgrecall.models import NewEpisode
@@ -89,7 +92,7 @@ def _values(line: Line) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise InvalidInput(f"not UTF-8 text: {error.reason} at byte {error.start}") from error
     try:
-        values = json.loads(text)
+        values = _read(text)
     except json.JSONDecodeError as error:
         raise InvalidInput(f"not JSON: {error.msg} at character {error.pos}") from error
     except (ValueError, RecursionError) as error:
@@ -101,6 +104,14 @@ def _values(line: Line) -> dict[str, Any]:
         )
     # What is null is as good as absent.
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _read(text: str) -> Any:
+    """Read JSON the quick way; what that refuses, the slower one takes or says why not."""
+    try:
+        return from_json(text)
+    except orjson.JSONDecodeError:
+        return json.loads(text)
 
 
 _JSON_NAMES = {
