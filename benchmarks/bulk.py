@@ -143,7 +143,7 @@ def spent(folder: Path) -> float:
     (file,) = folder.rglob("postmaster.pid")
     postmaster = psutil.Process(int(file.read_text().split()[0]))
     times = postmaster.cpu_times()
-    total = times.user + times.system + times.children_user + times.children_system
+    total: float = times.user + times.system + times.children_user + times.children_system
     for child in postmaster.children():
         with suppress(psutil.NoSuchProcess):  # it has just ended, and counts in its parent's
             one = child.cpu_times()
@@ -170,8 +170,8 @@ def compare(
         taken: dict[str, float] = {}
         used: dict[str, float] = {}
         names = [*floor, "import"]
-        for place, name in enumerate(names[turn % 2 :] + names[: turn % 2]):
-            path = file(turn * 10 + place)
+        for number, name in enumerate(names[turn % 2 :] + names[: turn % 2]):
+            path = file(turn * 10 + number)
             before, begun = spent(place.folder), time.perf_counter()
             if name == "import":
                 report = load(path)

@@ -83,6 +83,7 @@ class Place:
         deferred: Whether an index is put off already.
         memory: Bytes that a build may take.
         workers: Processes that may help to build.
+        processes: How many of them and the first can work at once.
         identity: The same for every connection to this database.
     """
 
@@ -92,6 +93,7 @@ class Place:
     deferred: bool
     memory: int
     workers: int
+    processes: int
     identity: tuple[int, datetime]
 
 
@@ -153,6 +155,7 @@ class VectorIndexes:
             deferred=row["deferred"],
             memory=memory,
             workers=workers,
+            processes=min(workers + 1, _processors()) if local else workers + 1,
             identity=(row["database"], row["started"]),
         )
 
@@ -320,7 +323,7 @@ def _equipment(row: Row) -> tuple[int, int]:
     """Return memory and workers on this machine: half of what is free, and its processors."""
     pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     memory = max(_available() or pages, pages) // 2
-    workers = min(max(row["workers"], len(os.sched_getaffinity(0)) - 1), _MOST_WORKERS)
+    workers = min(max(row["workers"], _processors() - 1), _MOST_WORKERS)
     if row["shared_memory_type"] == "posix":
         free = _shared_memory_free()
         if free is not None:
@@ -331,6 +334,10 @@ def _equipment(row: Row) -> tuple[int, int]:
 def _unseen(row: Row) -> tuple[int, int]:
     """Return memory and workers on a machine that cannot be seen, by what it is set to."""
     return max(row["maintenance_work_mem"], row["shared_buffers"]), row["workers"]
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 def _available() -> int | None:

@@ -219,7 +219,7 @@ class Loading:
             present=self._place.present + written,
             dimensions=self._place.dimensions,
             connections=self.connections,
-            processes=self._place.workers + 1,
+            processes=self._place.processes,
         )
         if not self._deferred and self._wanted.index == "auto" and worth_measuring(load):
             self._factors = self._factors or _measure(self._indexes, load.dimensions)
