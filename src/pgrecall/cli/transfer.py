@@ -28,7 +28,9 @@ def register(app: typer.Typer) -> None:
 def import_(
     file: Annotated[
         str | None,
-        typer.Argument(metavar="FILE", help="JSON Lines, packed with gzip or not; - reads stdin."),
+        typer.Argument(
+            metavar="[FILE]", help="JSON Lines, packed with gzip or not; - reads stdin."
+        ),
     ] = None,
     project: Annotated[
         str | None,
