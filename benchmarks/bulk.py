@@ -250,7 +250,8 @@ def main() -> None:
         stage(given.beside) as place,
         tempfile.TemporaryDirectory(prefix="pgrecall-bulk-") as directory,
     ):
-        results.append(into_nothing(place, Path(directory), given.rows, given.rounds))
+        if given.rows:
+            results.append(into_nothing(place, Path(directory), given.rows, given.rounds))
         if given.beside:
             results.append(beside(place, Path(directory), given.beside, given.more, given.rounds))
     table = Table(

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from pgrecall.core.checks import check_time
-from pgrecall.core.documents import from_json
+from pgrecall.core.documents import from_json, has_long_number
 from pgrecall.core.episode_rows import EpisodeRow, to_row
 from pgrecall.errors import InvalidInput
 from pgrecall.models import NewEpisode
@@ -72,7 +72,7 @@ def parse(line: Line, rules: Rules, max_line_bytes: int) -> Entry:
     new = NewEpisode(**values)
     row = to_row(new, dimensions=rules.dimensions, max_bytes=rules.max_document_bytes)
     # The identifier is fixed here, so that a repeated write finds its own rows again.
-    return Entry(line, replace(new, episode_id=row.episode_id), row)
+    return Entry(line, replace(new, episode_id=row.episode_id, embedding=row.embedding), row)
 
 
 def derived_id(values: Mapping[str, Any]) -> str:
@@ -107,8 +107,19 @@ def _values(line: Line) -> dict[str, Any]:
 
 
 def _read(text: str) -> Any:
-    """Read JSON the quick way; what that refuses, the slower one takes or says why not."""
+    """Read JSON the quick way; what that refuses, the slower one takes or says why not.
+
+    The numbers of a vector are floats anyway, and most of a line: they are not looked through for
+    integers that only the slower way reads.
+    """
     try:
+        before, name, after = text.partition('"embedding"')
+        if name and name not in after:
+            values = orjson.loads(text)
+            rest = before + after.partition("]")[2]
+            # As it stands there once, it is the line's own, and no part of a document.
+            if "embedding" in values and not has_long_number(rest.encode()):
+                return values
         return from_json(text)
     except orjson.JSONDecodeError:
         return json.loads(text)
