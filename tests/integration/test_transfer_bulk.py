@@ -374,8 +374,9 @@ def test_who_keeps_the_table_locked_is_not_waited_for(
 
 
 def test_a_plan_writes_nothing_and_measures_where_it_matters(
-    memory: Memory, pgrecall_database: Database, source: Path
+    memory: Memory, pgrecall_database: Database, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("pgrecall.core.loading._FIXED", 0.0)  # so that small loads can be close
     owner = pgrecall_database.owner_dsn
     empty = plan_import(memory, source, owner_dsn=owner)
     assert (empty.present, empty.measured) == (0, False)

@@ -67,6 +67,7 @@ def test_a_server_is_measured_only_where_it_matters() -> None:
     assert worth_measuring(load)
     assert not worth_measuring(replace(load, present=500))
     assert not worth_measuring(replace(load, rows=500))
+    assert not worth_measuring(replace(load, rows=300_000, present=5000))
 
 
 def test_a_graph_of_a_hundred_thousand_gets_nearly_a_gigabyte() -> None:

@@ -24,7 +24,7 @@ _FIXED = 1500.0  # dropping, waiting for transactions, a second look at the tabl
 _SECOND = 0.6  # what each further connection adds, as they share the index and its pages
 _HELPER = 0.8  # what each further process adds to building
 _LEAST = 0.3  # a row in an almost empty index
-_CLOSE = 0.01  # a load below this part of what is there needs no measuring
+_CLEAR = 4.0  # how many times as long one way takes where no measuring would change the choice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,8 @@ def deferring_ms(load: Load) -> float:
 
 def worth_measuring(load: Load) -> bool:
     """Whether the choice depends on how fast the server is."""
-    return load.present > 2 * SAMPLED and load.rows > _CLOSE * load.present
+    ratio = keeping_ms(load) / deferring_ms(load)
+    return load.present > 2 * SAMPLED and 1 / _CLEAR < ratio < _CLEAR
 
 
 def build_memory(rows: int, dimensions: int) -> int:
