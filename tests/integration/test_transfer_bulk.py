@@ -392,6 +392,19 @@ def test_a_plan_writes_nothing_and_measures_where_it_matters(
     assert left == (None,)
 
 
+def test_only_the_owner_writes_what_the_owner_will_run(pgrecall_database: Database) -> None:
+    for role in ("app", "readonly", "monitor"):
+        with psycopg.connect(pgrecall_database.role_dsn(role), autocommit=True) as connection:
+            connection.execute("SELECT * FROM pgrecall.deferred_indexes")
+            for text in (
+                "INSERT INTO pgrecall.deferred_indexes VALUES ('x', 'DROP TABLE y')",
+                "DELETE FROM pgrecall.deferred_indexes",
+                "SELECT pgrecall.time_index(10)",
+            ):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    connection.execute(text.encode())
+
+
 @pytest.mark.parametrize("connections", [1, 3])
 def test_lines_of_one_decision_are_taken_in_their_order(
     memory: Memory, pgrecall_database: Database, tmp_path: Path, connections: int

@@ -283,11 +283,12 @@ class _Import:
     def _stopped(self, error: PgrecallError) -> TransferError:
         done = self._progress()
         hint = f"{error.hint}; " if error.hint else ""
+        also = " and builds the vector index that is put off" if self._loading.deferred else ""
         return TransferError(
             f"the import of {self._reader.name} stopped after line {self._last_line:,}"
             f" ({done.created:,} created, {done.existing + done.updated:,} known,"
             f" {done.rejected:,} bad): {error.message}",
-            hint=f"{hint}run the same import again, it continues",
+            hint=f"{hint}run the same import again, it continues{also}",
         )
 
 

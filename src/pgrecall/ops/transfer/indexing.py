@@ -40,6 +40,7 @@ LINGERING = 12.0
 _TRIES = 40
 _PAUSE = 0.25
 _SERVER_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where PostgreSQL's segments lie
+_CONTAINER = Path("/sys/fs/cgroup")
 _MOST_WORKERS = 7
 
 
@@ -321,8 +322,7 @@ def _equip(run: Commands, memory: int, workers: int) -> None:
 
 def _equipment(row: Row) -> tuple[int, int]:
     """Return memory and workers on this machine: half of what is free, and its processors."""
-    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    memory = max(_available() or pages, pages) // 2
+    memory = _available() // 2
     workers = min(max(row["workers"], _processors() - 1), _MOST_WORKERS)
     if row["shared_memory_type"] == "posix":
         free = _shared_memory_free()
@@ -340,17 +340,19 @@ def _processors() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _available() -> int | None:
-    """Return the bytes that programs can have without swapping."""
+def _available() -> int:
+    """Return the bytes that programs can have, on the machine and in the container if it is one."""
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    (line,) = (line for line in lines if line.startswith("MemAvailable:"))
+    free = int(line.split()[1]) << 10
     try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name == "MemAvailable":
-            return int(value.split()[0]) << 10
-    return None
+        most, used = (
+            (_CONTAINER / name).read_text(encoding="ascii").strip()
+            for name in ("memory.max", "memory.current")
+        )
+    except FileNotFoundError:
+        return free
+    return free if most == "max" else min(free, max(int(most) - int(used), 0))
 
 
 def _shared_memory_free() -> int | None:

@@ -144,10 +144,7 @@ class Loading:
             # An import before was killed, or one beside is at work.
             self._deferred = indexes.claim(patience=LINGERING)
         elif place.switching:
-            raise OperationRefused(
-                "a change of the embedding model is under way",
-                hint="end it first, or import with --index keep",
-            )
+            raise _switching()
         self._indexes, self._place = indexes, place
 
     def __exit__(
@@ -171,6 +168,11 @@ class Loading:
         if self._wanted.index == "defer":
             raise error
         self._why_not = error.message
+
+    @property
+    def deferred(self) -> bool:
+        """Whether the vector index is put off, and ours to build."""
+        return self._deferred
 
     def consider(
         self, entries: Sequence[Entry], lines: int, *, new: float = 1.0, written: int = 0
@@ -260,6 +262,8 @@ class Loading:
                     hint="wait for it, or import with --index keep",
                 )
             )
+        elif self._indexes.place().switching:
+            self._refuse(_switching())
         elif not self._indexes.defer():
             self._refuse(
                 OperationRefused(
@@ -281,6 +285,13 @@ class Loading:
         # Whoever put it off before may have died since.
         mine = self._deferred or (self._place.deferred and self._indexes.claim())
         return self._indexes.build(on_building) if mine else []
+
+
+def _switching() -> OperationRefused:
+    return OperationRefused(
+        "a change of the embedding model is under way",
+        hint="end it first, or import with --index keep",
+    )
 
 
 def _measure(indexes: VectorIndexes, dimensions: int) -> tuple[float, float]:
