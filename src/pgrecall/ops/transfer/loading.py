@@ -31,7 +31,7 @@ from pgrecall.sql import statement
 CONNECTIONS = 2
 """How many write at once unless told; more brought nothing on two processors."""
 
-FEW = 2000
+FEW = 1000
 """Rows below which a second connection is not worth its making."""
 
 _NO_OWNER = "nobody said how to reach the database as its owner, whose the vector index is"
