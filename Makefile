@@ -36,7 +36,7 @@ test: setup check ## Run every check and test; the integration tests a second ti
 	$(PYTEST)
 	PGRECALL_TEST_POOLER=1 $(PYTEST) tests/integration
 	PGRECALL_TEST_CHAOS=1 $(BIN)/python -m pytest -p no:cacheprovider tests/chaos/test_chaos.py \
-		tests/chaos/test_switching.py
+		tests/chaos/test_switching.py tests/chaos/test_bulk.py
 
 check: setup ## Style, types, and the generated files against their sources
 	$(BIN)/ruff check .
@@ -67,6 +67,7 @@ bench: setup ## Measure recall, against the floor (the same SQL on a raw connect
 	$(BIN)/python -m benchmarks.floor
 	$(BIN)/python -m benchmarks.observing
 	$(BIN)/python -m benchmarks.backing_up
+	$(BIN)/python -m benchmarks.bulk
 	$(BIN)/python -m benchmarks.recall
 	$(BIN)/python -m benchmarks.retrieval
 
@@ -74,6 +75,7 @@ chaos: setup ## Break servers, connections, disks and runs half-way, and count w
 	@tools/system_packages.sh $(PACKAGES)
 	$(BIN)/python -m tests.chaos --rounds 3
 	$(BIN)/python -m tests.chaos.switching
+	$(BIN)/python -m tests.chaos.bulk
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -151,7 +151,11 @@ def cli_text() -> str:
         if options:
             parts.append("\n| flag | | variable |\n|---|---|---|\n")
             parts += [
-                _option(path, item).replace("now|later", "now\\|later") + "\n" for item in options
+                _option(path, item)
+                .replace("now|later", "now\\|later")
+                .replace("auto|keep|defer", "auto\\|keep\\|defer")
+                + "\n"
+                for item in options
             ]
     return "".join(parts)
 

@@ -93,9 +93,14 @@ def from_json(data: bytes | str) -> Any:
     the slower way.
     """
     written = data.encode() if isinstance(data, str) else bytes(data)
-    if len(written) >= len(_LONG_FOR_ORJSON) and _LONG_FOR_ORJSON in written.translate(_AS_ZEROS):
-        return json.loads(written)
-    return orjson.loads(written)
+    return json.loads(written) if has_long_number(written) else orjson.loads(written)
+
+
+def has_long_number(written: bytes) -> bool:
+    """Whether JSON may hold an integer over 64 bits, of which orjson makes a float."""
+    return len(written) >= len(_LONG_FOR_ORJSON) and _LONG_FOR_ORJSON in written.translate(
+        _AS_ZEROS
+    )
 
 
 def same_json(stored: Any, given: Any) -> bool:

@@ -42,11 +42,14 @@ def to_vector(value: VectorLike | Vector, dimensions: int) -> Vector:
             The message names the first bad position, counted from 0. Of a sequence that is
             otherwise good, only the first value is checked for being a bool.
     """
-    if isinstance(value, Vector):
-        _check_list(value.to_list(), dimensions)
-        return value
     # An array can only have come from a numpy that is loaded; ours to use, never to load.
     numpy = sys.modules.get("numpy")
+    if isinstance(value, Vector):
+        if numpy is None:
+            _check_list(value.to_list(), dimensions)
+        else:
+            _from_numpy(numpy, value.to_numpy(), dimensions)
+        return value
     if numpy is not None and isinstance(value, numpy.ndarray):
         return _from_numpy(numpy, value, dimensions)
     values = _as_list(value)

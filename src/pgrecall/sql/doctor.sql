@@ -40,7 +40,8 @@ SELECT current_setting('server_version')                         AS version,
        to_regclass('pgrecall.alembic_version') IS NOT NULL       AS has_revision,
        to_regclass('pgrecall.recall_samples') IS NOT NULL
        AND to_regclass('public.agent_memory_metrics') IS NOT NULL AS has_codes,
-       to_regclass('pgrecall.word_changes') IS NOT NULL          AS has_words
+       to_regclass('pgrecall.word_changes') IS NOT NULL          AS has_words,
+       to_regclass('pgrecall.deferred_indexes') IS NOT NULL      AS has_deferred
   FROM pg_database
  WHERE datname = current_database()
 
@@ -62,6 +63,18 @@ SELECT format('%I.%I', nspname, index.relname) AS name,
   JOIN pg_am ON pg_am.oid = index.relam
  WHERE index.relkind = 'i' AND index.relpersistence <> 't'
    AND nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+ ORDER BY name
+
+-- name: deferred
+-- Indexes that an import has put off, and whether one is at work; the lock is that of
+-- `claim_change` in embeddings.sql.
+SELECT format('public.%I', d.name) AS name, d.since,
+       EXISTS (SELECT FROM pg_locks
+                WHERE locktype = 'advisory' AND granted AND objsubid = 1
+                  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                  AND (classid::bigint << 32) | objid::bigint
+                      = hashtextextended('pgrecall.embeddings.switch', 0)) AS at_work
+  FROM pgrecall.deferred_indexes AS d
  ORDER BY name
 
 -- name: columns

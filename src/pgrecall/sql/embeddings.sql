@@ -69,6 +69,9 @@ SELECT pgrecall.return_texts(
 -- name: claim_change
 SELECT pg_try_advisory_lock(hashtextextended('pgrecall.embeddings.switch', 0)) AS claimed
 
+-- name: deferred
+SELECT count(*) AS deferred FROM pgrecall.deferred_indexes
+
 -- name: begin
 SELECT pgrecall.begin_beside(%(identity)s, %(embedder)s, %(renderer)s, %(revision)s,
                              %(dimensions)s, %(storage)s, %(copied)s) AS model

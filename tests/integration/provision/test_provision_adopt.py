@@ -185,7 +185,7 @@ def test_adopted_equals_fresh(server: Any, settings: Settings, by_hand: Maker) -
     UNION ALL SELECT 'function', oid::regprocedure::text, pg_get_function_arguments(oid)
       FROM pg_proc WHERE proname IN ('cleanup_expired_working_memory',
            'update_working_memory_timestamp', 'record_memory_operation')
-     ORDER BY 1, 2
+     ORDER BY 1, 2, 3
     """
     assert server.rows(query, adopted) == server.rows(query, fresh)
 

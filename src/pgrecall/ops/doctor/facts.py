@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, LiteralString, TypeVar
 
@@ -64,6 +65,7 @@ class Server:
     has_revision: bool
     has_codes: bool
     has_words: bool
+    has_deferred: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +85,15 @@ class Index:
     method: str
     usable: bool
     bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deferred:
+    """An index that an import has put off, and whether an import is at work."""
+
+    name: str
+    since: datetime
+    at_work: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +174,7 @@ class Facts:
     shared_memory_free: int | None
     extensions: tuple[Extension, ...]
     indexes: tuple[Index, ...]
+    deferred: tuple[Deferred, ...]
     columns: tuple[Column, ...]
     roles: tuple[Role, ...]
     weak_passwords: tuple[str, ...] | None
@@ -230,6 +242,7 @@ def gather(
         shared_memory_free=_shared_memory_free() if here else None,
         extensions=rows("extensions", Extension),
         indexes=rows("indexes", Index),
+        deferred=rows("deferred", Deferred) if server.has_deferred else (),
         columns=rows("columns", Column),
         roles=rows("roles", Role),
         weak_passwords=values("passwords") if server.superuser else None,

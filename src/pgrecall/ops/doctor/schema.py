@@ -52,7 +52,8 @@ def schema_version(facts: Facts) -> Seen:
 
 def invalid_indexes(facts: Facts) -> Seen:
     """Every index can be used."""
-    invalid = [index.name for index in facts.indexes if not index.usable]
+    put_off = {index.name for index in facts.deferred}  # the next check's
+    invalid = [i.name for i in facts.indexes if not i.usable and i.name not in put_off]
     if invalid:
         return Seen(
             "failed",
@@ -65,6 +66,8 @@ def invalid_indexes(facts: Facts) -> Seen:
 
 def vector_indexes(facts: Facts) -> Seen:
     """There are exactly the two vector indexes of the specification."""
+    if facts.deferred:
+        return _deferred(facts)
     found = {index.name: index for index in facts.indexes if index.method == "hnsw"}
     missing = [name for name in VECTOR_INDEXES if name not in found]
     others = [name for name in found if name not in VECTOR_INDEXES]
@@ -88,6 +91,20 @@ def vector_indexes(facts: Facts) -> Seen:
         status: Status = "failed" if missing or invalid else "warning"
         return Seen(status, "; ".join(faults), "; ".join(remedies))
     return Seen("passed", f"{' and '.join(VECTOR_INDEXES)}, valid")
+
+
+def _deferred(facts: Facts) -> Seen:
+    """What an import has put off is not there, or not whole."""
+    names = ", ".join(index.name for index in facts.deferred)
+    since = min(index.since for index in facts.deferred)
+    evidence = f"an import has put off {names} since {since:%F %T %Z}; recalls read codes, slower"
+    if any(index.at_work for index in facts.deferred):
+        return Seen("warning", f"{evidence}; it is at work", "wait for it, it builds them")
+    return Seen(
+        "failed",
+        f"{evidence}; nobody is at work",
+        "run the same import again, or only build: pgrecall episodes import --finish",
+    )
 
 
 def dimensions(facts: Facts) -> Seen:

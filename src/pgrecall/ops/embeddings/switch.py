@@ -220,8 +220,13 @@ class Switch:
                 run = Commands(connection, load("embeddings"))
                 if not _claimed(run):
                     raise OperationRefused(
-                        "another process is changing the model",
+                        "another process is changing the model, or loading many rows",
                         hint="wait for it; see `pgrecall embeddings status`",
+                    )
+                if run.value("deferred"):
+                    raise OperationRefused(
+                        "an import was interrupted that has put the vector index off",
+                        hint="run it again, or only build: pgrecall episodes import --finish",
                     )
                 run.rows("be_patient")
                 for left in run.rows("orphan_codes"):

@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pgrecall.ops.transfer.indexing import Building
+from pgrecall.ops.transfer.loading import Plan
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
@@ -20,6 +23,7 @@ class Progress:
         bytes_read: How much of the source was read; of the packed file if it is packed.
         total_bytes: Size of the source; None where it cannot be known, such as a pipe.
         seconds: Since the start.
+        building: How far the building of an index is, once all lines are dealt with; else None.
     """
 
     read: int
@@ -30,11 +34,26 @@ class Progress:
     bytes_read: int
     total_bytes: int | None
     seconds: float
+    building: Building | None = None
 
     @property
     def rate(self) -> float:
         """Lines a second."""
         return self.read / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def phase(self) -> str:
+        """What is being done, in words."""
+        return "loading" if self.building is None else f"building {self.building.index}"
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Expected seconds until the phase is over; None where that cannot be known."""
+        if self.building is not None:
+            return self.building.seconds_left
+        if not self.total_bytes or not self.bytes_read:
+            return None
+        return self.seconds * (self.total_bytes - self.bytes_read) / self.bytes_read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,10 +71,16 @@ class ImportReport(Progress):
     Attributes:
         rejects: The file that holds the bad lines; None if there were none.
         first_rejects: The first few of them.
+        plan: How it loaded, and why; None of an empty source.
+        built: Vector indexes that were put off and are there again.
+        build_seconds: How long that took.
     """
 
     rejects: Path | None
     first_rejects: Sequence[Reject]
+    plan: Plan | None = None
+    built: Sequence[str] = ()
+    build_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
