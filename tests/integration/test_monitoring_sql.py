@@ -282,7 +282,7 @@ def test_migrating_alone_gives_the_monitor_its_rights(
                 admin.execute(f"DROP {kind} IF EXISTS {name} CASCADE".encode())
     admin.execute("DROP INDEX idx_memory_metrics_accuracy")
     admin.execute(
-        "DELETE FROM schema_version WHERE version IN ('1.2.0', '1.3.0', '1.4.0', '1.5.0')"
+        "DELETE FROM schema_version WHERE version IN ('1.2.0', '1.3.0', '1.4.0', '1.5.0', '1.6.0')"
     )
     admin.execute("UPDATE pgrecall.alembic_version SET version_num = '1.1.0'")
     # The copy belongs to the superuser's role of the template, after which roles are named.
@@ -291,6 +291,7 @@ def test_migrating_alone_gives_the_monitor_its_rights(
         "1.3.0",
         "1.4.0",
         "1.5.0",
+        "1.6.0",
     ]
     dsn = pgrecall_database.role_dsn("monitor")
     for view in VIEWS:

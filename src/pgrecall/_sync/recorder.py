@@ -17,6 +17,7 @@ from pgrecall.core.episode_rows import (
     EpisodeRow,
     WrittenEpisodes,
     match_taken,
+    to_keys,
     to_parameters,
     to_row,
 )
@@ -49,10 +50,13 @@ class Recorder:
         self,
         episodes: Sequence[NewEpisode],
         embed: Embed | None,
+        burst: bool,
         connection: Connection[Any] | None,
         operation: Operation,
     ) -> RecordedMany:
         """Write episodes in one statement, and tell new ones from those that stood already.
+
+        In a burst they are written beside the vector index, and enter it later.
 
         Raises:
             InvalidInput: A value cannot be stored; the message names its episode.
@@ -60,6 +64,8 @@ class Recorder:
             OutcomeUnknown: The connection broke while they were written.
         """
         embed = self._scope.embed_when if embed is None else check_embed(embed)
+        # Keys that are made here are new; under one of the caller's a row may stand already.
+        given = [e.episode_id is not None or e.external_id is not None for e in episodes]
         while True:
             rows = self._rows(episodes)
             operation.project_id = rows[0].project_id
@@ -72,7 +78,9 @@ class Recorder:
             # Only vectors that were made here are known to be of this model.
             number = None if embedded is rows else chosen.served.number
             try:
-                recorded = self._insert(embedded, number, connection)
+                recorded = self._insert(
+                    embedded, number, connection, given if burst else None
+                )
                 break
             except ModelChanged:
                 if not self._scope.model.follow(chosen.served.number):
@@ -139,9 +147,12 @@ class Recorder:
         rows: Sequence[EpisodeRow],
         model: int | None,
         connection: Connection[Any] | None,
+        given: Sequence[bool] | None,
     ) -> RecordedMany:
-        insert = statement("episodes", "record")
+        insert = statement("episodes", "record" if given is None else "record_burst")
         values = {**to_parameters(rows), "model": model}
+        if given is not None:
+            values |= to_keys([row for row, is_given in zip(rows, given, strict=True) if is_given])
         if len(rows) == 1:
             written = self._database.fetch(
                 insert, values, tuple_row, connection=connection, writing=True
