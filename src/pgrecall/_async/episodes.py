@@ -292,9 +292,8 @@ class AsyncEpisodeStore:
         Raises:
             InvalidInput: A filter cannot be meant.
         """
-        with self._scope.measure(
-            "list_episodes", filters.get("project_id"), connection
-        ) as measured:
+        given = filters.get("project_id")
+        with self._scope.measure("list_episodes", given, connection) as measured:
             names, parameters = self._filters(filters, cursor)
             parameters["limit"] = check_limit(limit) + 1
             text = statement("episodes", "list", names)
@@ -365,8 +364,7 @@ class AsyncEpisodeStore:
             embedding: What to look for, as a vector; made of the query by the memory's embedder
                 unless given.
             limit: Most hits to return, 1 to 10,000.
-            min_similarity: Only hits at least this similar, -1 to 1; -1 lets those without a vector
-                pass.
+            min_similarity: Only hits so similar at least, -1 to 1; at -1 those without vector too.
             outcome_weight: How much a good outcome lifts a hit, 0 (not at all) to 1.
             age_weight: How much it lifts a hit to be new, 0 (not at all) to 1.
             half_life: Time in which recency halves, a timedelta or seconds; 30 days unless given.

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from psycopg import AsyncConnection
+from psycopg.errors import UniqueViolation
 from psycopg.rows import class_row, tuple_row
 
 from pgrecall._async.scope import AsyncScope
@@ -65,6 +66,7 @@ class AsyncRecorder:
         embed = self._scope.embed_when if embed is None else check_embed(embed)
         # Keys that are made here are new; under one of the caller's a row may stand already.
         given = [e.episode_id is not None or e.external_id is not None for e in episodes]
+        raced = False
         while True:
             rows = self._rows(episodes)
             operation.project_id = rows[0].project_id
@@ -81,6 +83,11 @@ class AsyncRecorder:
                     embedded, number, connection, given if burst else None
                 )
                 break
+            except Conflict as error:
+                # A burst brought the same key while this waited for it; now it can be seen.
+                if raced or not isinstance(error.__cause__, UniqueViolation):
+                    raise
+                raced = True
             except ModelChanged:
                 if not await self._scope.model.follow(chosen.served.number):
                     raise

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from psycopg import Connection
+from psycopg.errors import UniqueViolation
 from psycopg.rows import class_row, tuple_row
 
 from pgrecall._sync.scope import Scope
@@ -66,6 +67,7 @@ class Recorder:
         embed = self._scope.embed_when if embed is None else check_embed(embed)
         # Keys that are made here are new; under one of the caller's a row may stand already.
         given = [e.episode_id is not None or e.external_id is not None for e in episodes]
+        raced = False
         while True:
             rows = self._rows(episodes)
             operation.project_id = rows[0].project_id
@@ -82,6 +84,11 @@ class Recorder:
                     embedded, number, connection, given if burst else None
                 )
                 break
+            except Conflict as error:
+                # A burst brought the same key while this waited for it; now it can be seen.
+                if raced or not isinstance(error.__cause__, UniqueViolation):
+                    raise
+                raced = True
             except ModelChanged:
                 if not self._scope.model.follow(chosen.served.number):
                     raise

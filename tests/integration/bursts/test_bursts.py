@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -13,12 +15,14 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg.conninfo import make_conninfo
 from tests.integration.bursts.conftest import counts, episode, merge_all, unit
 from tests.integration.words.conftest import check_statistics
 
 from pgrecall import Memory
 from pgrecall.errors import NotFound
 from pgrecall.models import Route
+from pgrecall.ops.backup import tools
 from pgrecall.testing import Database
 
 Owner = psycopg.Connection[Any]
@@ -144,6 +148,45 @@ def test_writers_of_both_kinds_agree_on_keys(pgrecall_database: Database, owner:
     assert ids[0] == ids[1] == ids[2] == ids[3]
     row = owner.execute("SELECT count(*), count(DISTINCT external_id) FROM agent_episodes")
     assert row.fetchone() == (80, 80)
+
+
+@pytest.mark.parametrize("burst_first", [True, False])
+def test_the_same_key_waits_for_the_other_kind(
+    memory: Memory, pgrecall_database: Database, burst_first: bool
+) -> None:
+    vector = unit(np.random.default_rng(2))
+    with psycopg.connect(pgrecall_database.dsn) as mine, ThreadPoolExecutor() as pool:
+        first = memory.episodes.record(**episode(1, vector), burst=burst_first, connection=mine)
+        other = pool.submit(memory.episodes.record, **episode(1, vector), burst=not burst_first)
+        with pytest.raises(TimeoutError):
+            other.result(timeout=0.5)
+        mine.commit()
+        assert other.result().episode_id == first.episode_id
+    assert memory.episodes.count() == 1
+
+
+def test_a_dump_takes_recent_rows_along(
+    memory: Memory, pgrecall_database: Database, owner: Owner, tmp_path: Path
+) -> None:
+    fill(memory, 5, 5)
+    shown = "SELECT external_id, embedding::text, tableoid::regclass::text FROM agent_episodes"
+    before = sorted(owner.execute(shown).fetchall())
+    file = tmp_path / "dump"
+    dump, restore = (
+        str(tools.find(name, pgrecall_database.settings).path) for name in ("pg_dump", "pg_restore")
+    )
+    subprocess.run([dump, "-Fc", "-f", file, pgrecall_database.admin_dsn], check=True)
+    with psycopg.connect(pgrecall_database.admin_dsn, autocommit=True) as admin:
+        admin.execute("CREATE DATABASE restored_with_recent TEMPLATE template0")
+        try:
+            target = make_conninfo(pgrecall_database.admin_dsn, dbname="restored_with_recent")
+            subprocess.run([restore, "-e", "-d", target, file], check=True)
+            with psycopg.connect(target, autocommit=True) as restored:
+                assert sorted(restored.execute(shown).fetchall()) == before
+                assert merge_all(restored) == 5
+                check_statistics(restored)
+        finally:
+            admin.execute("DROP DATABASE restored_with_recent WITH (FORCE)")
 
 
 def change(dsn: str, ids: dict[str, UUID], seed: int, done: threading.Event) -> Counter[str]:

@@ -341,7 +341,7 @@ CREATE OR REPLACE TRIGGER pgrecall_words
     EXECUTE FUNCTION pgrecall.keep_words('episodes');
 
 -- name: merging
--- Lets the oldest recent rows enter the vector index. Their copies are made first, which is slow and
+-- Lets some recent rows enter the vector index. Their copies are made first, which is slow and
 -- seen by nobody; then, for the milliseconds of the rest, writers to recent rows wait. What was changed
 -- meanwhile is left for the next time, so that no change is lost. Returns how many rows were moved; NULL
 -- while another merges, or writers did not let it in.
