@@ -165,26 +165,31 @@ def measures(writing: Writing, timings: Mapping[str, Mapping[str, list[float]]])
 
 def run(rows: int, burst: int, rounds: int) -> list[Measure]:
     """Fill two memories, write to one, and recall of both."""
-    timings = {}
     with stage(rows) as place, place.filled(rows) as stored, twin(stored) as other:
-        queries = stored.world.vectors(3 * QUERIES // 2, queries=True)
-        # As many as come in bursts, plainly in between, and while others are timed.
-        episodes = list(stored.world.episodes(2 * burst + 1000, start=rows))
-        with stored.client() as written, other.client() as quiet:
-            timings["nothing recent"] = recalls(written, quiet, queries, rounds)
-            with beside(write_all, stored, episodes[-1000:], False) as writer:
-                timings["plain writes"] = recalls(written, quiet, queries, 10_000, writer)
-            count_in(stored)
-            with beside(write_all, stored, episodes[-burst - 1000 : -1000], True) as writer:
-                timings["burst under way"] = recalls(written, quiet, queries, 10_000, writer)
-            count_in(stored)
-            forget(stored)
-            writing = write(stored, iter(episodes), burst)
-            timings[f"{burst:,} recent"] = recalls(written, quiet, queries, rounds)
-            not_found = missed(written, stored)
-            with beside(keep_merging, stored) as merger:
-                timings["merging"] = recalls(written, quiet, queries, rounds, merger)
-            console.print(f"{not_found} of 100 recent rows were not found by their vectors")
+        return compare(stored, other, burst, rounds)
+
+
+def compare(stored: Stored, other: Stored, burst: int, rounds: int) -> list[Measure]:
+    """Write to one of two filled memories, and recall of both."""
+    timings = {}
+    queries = stored.world.vectors(3 * QUERIES // 2, queries=True)
+    # As many as come in bursts twice over, and what comes plainly.
+    episodes = list(stored.world.episodes(2 * burst + burst // 5 + 1000, start=len(stored.ids)))
+    with stored.client() as written, other.client() as quiet:
+        timings["nothing recent"] = recalls(written, quiet, queries, rounds)
+        with beside(write_all, stored, episodes[-1000:], False) as writer:
+            timings["plain writes"] = recalls(written, quiet, queries, 10_000, writer)
+        count_in(stored)
+        with beside(write_all, stored, episodes[-burst - 1000 : -1000], True) as writer:
+            timings["burst under way"] = recalls(written, quiet, queries, 10_000, writer)
+        count_in(stored)
+        forget(stored)
+        writing = write(stored, iter(episodes), burst)
+        timings[f"{burst:,} recent"] = recalls(written, quiet, queries, rounds)
+        not_found = missed(written, stored)
+        with beside(keep_merging, stored) as merger:
+            timings["merging"] = recalls(written, quiet, queries, rounds, merger)
+        console.print(f"{not_found} of 100 recent rows were not found by their vectors")
     return measures(writing, timings)
 
 

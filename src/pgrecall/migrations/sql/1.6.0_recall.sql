@@ -285,6 +285,12 @@ AS $account$
       FROM node
 $account$;
 
+-- name: plans
+-- Plans that are kept may be older than a burst, and would read all of its rows.
+ALTER FUNCTION pgrecall.recall_episodes(
+    vector, integer, jsonb, double precision, double precision, double precision, interval,
+    double precision, boolean, text, boolean, text, boolean) SET enable_seqscan = off;
+
 -- name: record
 INSERT INTO public.schema_version (version, description)
 VALUES ('1.6.0', 'Recent episodes beside the vector index, merged in the background')

@@ -34,7 +34,7 @@ CREATE OR REPLACE FUNCTION pgrecall.recent_among(
     p_ids uuid[], p_projects text[], p_external_ids text[]
 ) RETURNS SETOF uuid
 LANGUAGE plpgsql SET search_path FROM CURRENT
-SET plan_cache_mode = force_generic_plan
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
 AS $recent_among$
 BEGIN
     IF pgrecall.any_recent() THEN
@@ -56,7 +56,7 @@ CREATE OR REPLACE FUNCTION pgrecall.claim_keys(
     p_ids uuid[], p_projects text[], p_external_ids text[]
 ) RETURNS SETOF uuid
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT
-SET plan_cache_mode = force_generic_plan
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
 AS $claim_keys$
 DECLARE
     v_taken uuid[] := ARRAY(SELECT pgrecall.recent_among(p_ids, p_projects, p_external_ids));
@@ -135,7 +135,7 @@ $code_new_recent$;
 
 CREATE OR REPLACE FUNCTION pgrecall.code_changed_recent() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT
-SET plan_cache_mode = force_generic_plan
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
 AS $code_changed_recent$
 BEGIN
     IF NEW.embedding IS DISTINCT FROM OLD.embedding OR NEW.project_id <> OLD.project_id
@@ -164,7 +164,7 @@ $code_changed_recent$;
 
 CREATE OR REPLACE FUNCTION pgrecall.forget_episode_codes() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT
-SET plan_cache_mode = force_generic_plan
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
 AS $forget_episode_codes$
 BEGIN
     IF TG_OP = 'TRUNCATE' THEN
@@ -417,7 +417,7 @@ $merge_recent$;
 -- A change of model goes on while there are recent rows, which have their vectors of both as all others.
 CREATE OR REPLACE FUNCTION pgrecall.code_beside() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT
-SET plan_cache_mode = force_generic_plan
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
 AS $code_beside$
 BEGIN
     IF NEW.embedding_beside IS NOT DISTINCT FROM OLD.embedding_beside THEN
