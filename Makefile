@@ -68,6 +68,7 @@ bench: setup ## Measure recall, against the floor (the same SQL on a raw connect
 	$(BIN)/python -m benchmarks.observing
 	$(BIN)/python -m benchmarks.backing_up
 	$(BIN)/python -m benchmarks.bulk
+	$(BIN)/python -m benchmarks.bursting
 	$(BIN)/python -m benchmarks.recall
 	$(BIN)/python -m benchmarks.retrieval
 

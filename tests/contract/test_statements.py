@@ -110,6 +110,9 @@ ARRAYS = {
     "durations_ms": "double precision[]",
     "embeddings": "vector[]",
     "episode_ids": "uuid[]",
+    "keyed_external_ids": "text[]",
+    "keyed_ids": "uuid[]",
+    "keyed_projects": "text[]",
     "limits": "integer[]",
     "qualities": "double precision[]",
     "queries": "vector[]",
@@ -137,7 +140,7 @@ RECORDS: dict[tuple[str, str], type] = {
     ("metrics", "summary"): OperationSummary,
 }
 RECALLED = {"episodes": Episode, "knowledge": Knowledge}
-FRAGMENTS = {"columns", "ranking"}
+FRAGMENTS = {"columns", "new_rows", "ranking"}
 TOPICS = ("episodes", "knowledge", "sessions", "metrics", "transfer")
 
 
@@ -271,7 +274,8 @@ def test_a_vector_of_another_type_is_not_taken_for_one_of_ours() -> None:
 def test_every_statement_is_covered() -> None:
     used = set(chain(RECORDS, ((topic, "recall") for topic in RECALLED)))
     without_rows_of_a_record = {
-        ("episodes", "record"), ("episodes", "embeddings"), ("episodes", "count"),
+        ("episodes", "record"), ("episodes", "record_burst"), ("episodes", "embeddings"),
+        ("episodes", "count"),
         ("episodes", "lock"), ("episodes", "evidence_of"), ("episodes", "delete"),
         ("knowledge", "hold_evidence"), ("knowledge", "delete"), ("sessions", "expire"),
         ("sessions", "delete"), ("metrics", "record"), ("metrics", "prune"),

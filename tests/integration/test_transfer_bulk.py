@@ -346,7 +346,9 @@ def test_nothing_is_put_off_while_the_model_is_changed(
     memory: Memory, pgrecall_database: Database, source: Path
 ) -> None:
     with psycopg.connect(pgrecall_database.owner_dsn) as owner:
-        owner.execute("SELECT pgrecall.begin_beside('other', 'other', 'r', 32)")
+        owner.execute(
+            "SELECT pgrecall.begin_beside('other', 'other', 'r', NULL, 32, 'vector', false)"
+        )
     with pytest.raises(OperationRefused, match="change of the embedding model"):
         run(memory, pgrecall_database, source)
     report = run(memory, pgrecall_database, source, index="auto")

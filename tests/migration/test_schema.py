@@ -91,6 +91,7 @@ def test_later_revisions_only_add(dsn: str) -> None:
         "trigger pgrecall_codes_emptied",
         "trigger pgrecall_codes_gone",
         "trigger pgrecall_codes_new",
+        "trigger pgrecall_recent",
         "trigger pgrecall_words",
         "trigger pgrecall_words_emptied",
         "version 1.1.0",

@@ -94,6 +94,7 @@ class AsyncEpisodeStore:
         episode_id: UUID | None = None,
         embedding: VectorLike | None = None,
         embed: Embed | None = None,
+        burst: bool = False,
         connection: AsyncConnection[Any] | None = None,
     ) -> Episode:
         """Store one decision and return it as it stands in the database.
@@ -118,6 +119,7 @@ class AsyncEpisodeStore:
             embedding: Its vector; made by the embedder from the text unless given.
             embed: ``"later"`` stores it without a vector, which a worker then makes; the
                 memory's default unless given.
+            burst: As for ``record_many``.
             connection: A connection of yours, with which the write commits or rolls back.
 
         Raises:
@@ -146,7 +148,7 @@ class AsyncEpisodeStore:
                         "embedding": embedding,
                     }
                 )
-            recorded = await self._recorder.write([episode], embed, connection, measured)
+            recorded = await self._recorder.write([episode], embed, burst, connection, measured)
             return recorded.episodes[0]
 
     async def record_many(
@@ -154,6 +156,7 @@ class AsyncEpisodeStore:
         episodes: Iterable[NewEpisode | Mapping[str, Any]],
         *,
         embed: Embed | None = None,
+        burst: bool = False,
         connection: AsyncConnection[Any] | None = None,
     ) -> RecordedMany:
         """Store many decisions in one statement: all of them, or none.
@@ -161,6 +164,7 @@ class AsyncEpisodeStore:
         Args:
             episodes: Made by ``prepare``, or mappings of what ``record`` takes.
             embed: As for ``record``.
+            burst: Write beside the vector index, several times as fast; found as all others.
             connection: A connection of yours, with which the write commits or rolls back.
 
         Raises:
@@ -172,7 +176,7 @@ class AsyncEpisodeStore:
             return RecordedMany(episodes=[], created=0, existing=0)
         with self._scope.measure("record_episodes", None, connection) as measured:
             given = [item if isinstance(item, NewEpisode) else self._new(item) for item in items]
-            return await self._recorder.write(given, embed, connection, measured)
+            return await self._recorder.write(given, embed, burst, connection, measured)
 
     async def record_outcome(
         self,
@@ -288,9 +292,8 @@ class AsyncEpisodeStore:
         Raises:
             InvalidInput: A filter cannot be meant.
         """
-        with self._scope.measure(
-            "list_episodes", filters.get("project_id"), connection
-        ) as measured:
+        given = filters.get("project_id")
+        with self._scope.measure("list_episodes", given, connection) as measured:
             names, parameters = self._filters(filters, cursor)
             parameters["limit"] = check_limit(limit) + 1
             text = statement("episodes", "list", names)
@@ -361,8 +364,7 @@ class AsyncEpisodeStore:
             embedding: What to look for, as a vector; made of the query by the memory's embedder
                 unless given.
             limit: Most hits to return, 1 to 10,000.
-            min_similarity: Only hits at least this similar, -1 to 1; -1 lets those without a vector
-                pass.
+            min_similarity: Only hits so similar at least, -1 to 1; at -1 those without vector too.
             outcome_weight: How much a good outcome lifts a hit, 0 (not at all) to 1.
             age_weight: How much it lifts a hit to be new, 0 (not at all) to 1.
             half_life: Time in which recency halves, a timedelta or seconds; 30 days unless given.
@@ -387,8 +389,8 @@ class AsyncEpisodeStore:
             InvalidVector: The vector has another dimension or no direction.
             EmbeddingError: The text could not be embedded.
         """
-        given = filters.get("project_id")
-        with self._scope.measure("recall_similar", given, connection) as measured:
+        scope = self._scope
+        with scope.measure("recall_similar", filters.get("project_id"), connection) as measured:
             _, filtered = self._filters(filters)
             weights = check_weights(outcome_weight, age_weight, "outcome_weight")
             parameters = ranking_parameters(
@@ -400,12 +402,11 @@ class AsyncEpisodeStore:
                 route=route,
                 explain=explain,
             )
-            parameters |= {"outcome_weight": weights.worth}
-            parameters |= {"group": bool(group_repeats), "context": bool(context)}
-            asked = (query, embedding, mode)
-            rows = await self._scope.recall(
-                "episodes", filtered, parameters, asked, connection, measured
+            parameters.update(
+                outcome_weight=weights.worth, group=bool(group_repeats), context=bool(context)
             )
+            asked = (query, embedding, mode)
+            rows = await scope.recall("episodes", filtered, parameters, asked, connection, measured)
             hits = Hits(to_recalled(row, weights) for row in rows if row[0] is not None)
             if rerank is not None:
                 text = self._scope.query_text(query)

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from psycopg import AsyncConnection
+from psycopg.errors import UniqueViolation
 from psycopg.rows import class_row, tuple_row
 
 from pgrecall._async.scope import AsyncScope
@@ -16,6 +17,7 @@ from pgrecall.core.episode_rows import (
     EpisodeRow,
     WrittenEpisodes,
     match_taken,
+    to_keys,
     to_parameters,
     to_row,
 )
@@ -48,10 +50,13 @@ class AsyncRecorder:
         self,
         episodes: Sequence[NewEpisode],
         embed: Embed | None,
+        burst: bool,
         connection: AsyncConnection[Any] | None,
         operation: Operation,
     ) -> RecordedMany:
         """Write episodes in one statement, and tell new ones from those that stood already.
+
+        In a burst they are written beside the vector index, and enter it later.
 
         Raises:
             InvalidInput: A value cannot be stored; the message names its episode.
@@ -59,6 +64,9 @@ class AsyncRecorder:
             OutcomeUnknown: The connection broke while they were written.
         """
         embed = self._scope.embed_when if embed is None else check_embed(embed)
+        # Keys that are made here are new; under one of the caller's a row may stand already.
+        given = [e.episode_id is not None or e.external_id is not None for e in episodes]
+        raced = False
         while True:
             rows = self._rows(episodes)
             operation.project_id = rows[0].project_id
@@ -71,8 +79,15 @@ class AsyncRecorder:
                 embedded = await self._embedded(episodes, rows, chosen, embed, operation)
                 # Only vectors that were made here are known to be of this model.
                 number = None if embedded is rows else chosen.served.number
-                recorded = await self._insert(embedded, number, connection)
+                recorded = await self._insert(
+                    embedded, number, connection, given if burst else None
+                )
                 break
+            except Conflict as error:
+                # A burst brought the same key while this waited for it; now it can be seen.
+                if raced or not isinstance(error.__cause__, UniqueViolation):
+                    raise
+                raced = True
             except ModelChanged:
                 if not await self._scope.model.follow(chosen.served.number):
                     raise
@@ -138,9 +153,12 @@ class AsyncRecorder:
         rows: Sequence[EpisodeRow],
         model: int | None,
         connection: AsyncConnection[Any] | None,
+        given: Sequence[bool] | None,
     ) -> RecordedMany:
-        insert = statement("episodes", "record")
+        insert = statement("episodes", "record" if given is None else "record_burst")
         values = {**to_parameters(rows), "model": model}
+        if given is not None:
+            values |= to_keys([row for row, is_given in zip(rows, given, strict=True) if is_given])
         if len(rows) == 1:
             written = await self._database.fetch(
                 insert, values, tuple_row, connection=connection, writing=True

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from psycopg import Connection
+from psycopg.errors import UniqueViolation
 from psycopg.rows import class_row, tuple_row
 
 from pgrecall._sync.scope import Scope
@@ -17,6 +18,7 @@ from pgrecall.core.episode_rows import (
     EpisodeRow,
     WrittenEpisodes,
     match_taken,
+    to_keys,
     to_parameters,
     to_row,
 )
@@ -49,10 +51,13 @@ class Recorder:
         self,
         episodes: Sequence[NewEpisode],
         embed: Embed | None,
+        burst: bool,
         connection: Connection[Any] | None,
         operation: Operation,
     ) -> RecordedMany:
         """Write episodes in one statement, and tell new ones from those that stood already.
+
+        In a burst they are written beside the vector index, and enter it later.
 
         Raises:
             InvalidInput: A value cannot be stored; the message names its episode.
@@ -60,6 +65,9 @@ class Recorder:
             OutcomeUnknown: The connection broke while they were written.
         """
         embed = self._scope.embed_when if embed is None else check_embed(embed)
+        # Keys that are made here are new; under one of the caller's a row may stand already.
+        given = [e.episode_id is not None or e.external_id is not None for e in episodes]
+        raced = False
         while True:
             rows = self._rows(episodes)
             operation.project_id = rows[0].project_id
@@ -72,8 +80,15 @@ class Recorder:
                 embedded = self._embedded(episodes, rows, chosen, embed, operation)
                 # Only vectors that were made here are known to be of this model.
                 number = None if embedded is rows else chosen.served.number
-                recorded = self._insert(embedded, number, connection)
+                recorded = self._insert(
+                    embedded, number, connection, given if burst else None
+                )
                 break
+            except Conflict as error:
+                # A burst brought the same key while this waited for it; now it can be seen.
+                if raced or not isinstance(error.__cause__, UniqueViolation):
+                    raise
+                raced = True
             except ModelChanged:
                 if not self._scope.model.follow(chosen.served.number):
                     raise
@@ -139,9 +154,12 @@ class Recorder:
         rows: Sequence[EpisodeRow],
         model: int | None,
         connection: Connection[Any] | None,
+        given: Sequence[bool] | None,
     ) -> RecordedMany:
-        insert = statement("episodes", "record")
+        insert = statement("episodes", "record" if given is None else "record_burst")
         values = {**to_parameters(rows), "model": model}
+        if given is not None:
+            values |= to_keys([row for row, is_given in zip(rows, given, strict=True) if is_given])
         if len(rows) == 1:
             written = self._database.fetch(
                 insert, values, tuple_row, connection=connection, writing=True

@@ -453,3 +453,52 @@ def delete(
         show.line(f"deleted {deleted}{absent}")
     if deleted < count:
         raise typer.Exit(1)
+
+
+@app.command("merge")
+def merge(
+    loop: Annotated[
+        bool, typer.Option("--loop", help="Go on when nothing is left, until stopped.")
+    ] = False,
+    batch_size: Annotated[
+        int, typer.Option(metavar="N", min=1, max=10_000, help="Episodes merged at a time.")
+    ] = 100,
+    give_up_after: Annotated[
+        float, typer.Option(metavar="SECONDS", help="How long to try without success.")
+    ] = 600.0,
+    dsn: options.Dsn = None,
+    as_json: options.JsonFlag = None,
+) -> None:
+    """Take what was recorded in bursts into the vector index, while agents go on.
+
+    Any number of these may run at once, of which one works. With --loop it never gives up.
+    """
+    from dataclasses import asdict
+
+    from pgrecall.cli.output import progress_bar, working
+    from pgrecall.cli.stopping import stopped_by_signals
+    from pgrecall.config import load_settings
+    from pgrecall.ops.merging import Merge
+    from pgrecall.ops.merging import merge as run
+    from pgrecall.targets import resolve_dsn
+
+    show = printer(as_json)
+    with working("opening the memory", at_once=False) as progress:
+        target = resolve_dsn(load_settings(dsn=dsn), progress=progress)
+    with stopped_by_signals() as stop, progress_bar("merging") as advance:
+        report = run(
+            target,
+            Merge(
+                batch=batch_size,
+                loop=loop,
+                patience=None if loop else give_up_after,
+                stop=stop,
+                on_progress=advance,
+            ),
+        )
+    if show.as_json:
+        show.data(asdict(report))
+    else:
+        show.line(
+            f"{report.merged:,} episodes merged in {report.seconds:.1f} s, {report.left:,} are left"
+        )

@@ -112,6 +112,15 @@ def to_parameters(rows: Sequence[EpisodeRow]) -> dict[str, list[Any]]:
     }
 
 
+def to_keys(rows: Sequence[EpisodeRow]) -> dict[str, list[Any]]:
+    """Return the keys of rows that others may have written, parameters of ``record_burst``."""
+    return {
+        "keyed_ids": [row.episode_id for row in rows],
+        "keyed_projects": [row.project_id for row in rows],
+        "keyed_external_ids": [row.external_id for row in rows],
+    }
+
+
 def to_episode(
     row: EpisodeRow, timestamp: datetime, outcome_recorded_at: datetime | None
 ) -> Episode:

@@ -251,7 +251,7 @@ WITH serving AS (
      WHERE c.model = (SELECT model FROM serving)
 )
 SELECT (SELECT count(*)
-          FROM (SELECT FROM public.agent_episodes AS e
+          FROM (SELECT FROM ONLY public.agent_episodes AS e
                  WHERE embedding IS NOT NULL
                    AND NOT EXISTS (SELECT FROM pgrecall.episode_codes AS c
                                     WHERE c.episode_id = e.episode_id

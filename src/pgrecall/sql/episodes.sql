@@ -51,10 +51,8 @@ AND e.outcome @> %(outcome)s::jsonb
 -- name: filter_after
 AND (e.timestamp, e.episode_id) < (%(after_time)s, %(after_id)s)
 
--- name: record
--- One statement for one episode and for many. Rows whose external_id or episode_id is taken are
--- left alone and not returned. Arrays of one length, unnested side by side, give row by row.
-INSERT INTO public.agent_episodes (
+-- name: new_rows
+(
     episode_id, project_id, timestamp, perception, reasoning, action, outcome, outcome_quality,
     outcome_recorded_at, embedding, agent_version, control_mode, decision_source, sprint_id,
     chronicle_note_id, external_id)
@@ -81,6 +79,24 @@ FROM (
            unnest(%(external_ids)b::text[]) AS external_id
 ) AS n
 WHERE (SELECT pgrecall.check_model(%(model)s::integer))
+
+-- name: record
+-- One statement for one episode and for many. Rows whose external_id or episode_id is taken are
+-- left alone and not returned. Arrays of one length, unnested side by side, give row by row.
+INSERT INTO public.agent_episodes /* include: new_rows */
+  AND n.episode_id NOT IN (
+      SELECT pgrecall.recent_among(%(episode_ids)b::uuid[], %(project_ids)b::text[],
+                                   %(external_ids)b::text[]))
+ON CONFLICT DO NOTHING
+RETURNING episode_id, timestamp, outcome_recorded_at
+
+-- name: record_burst
+-- The same beside the vector index. Keys that were given may be taken by rows that are in it; those
+-- made here are new.
+INSERT INTO pgrecall.recent_episodes /* include: new_rows */
+  AND n.episode_id NOT IN (
+      SELECT pgrecall.claim_keys(%(keyed_ids)b::uuid[], %(keyed_projects)b::text[],
+                                 %(keyed_external_ids)b::text[]))
 ON CONFLICT DO NOTHING
 RETURNING episode_id, timestamp, outcome_recorded_at
 

@@ -28,7 +28,7 @@ def test_what_stands_in_the_way_is_looked_up_by_index(
         statement("episodes", "taken"),
         {"episode_ids": [uuid4()], "project_ids": ["apollo"], "external_ids": ["e7"]},
     )
-    assert "Seq Scan" not in found
+    assert "Seq Scan on agent_episodes" not in found
     assert "uq_episodes_external_id" in found
     assert "agent_episodes_pkey" in found
 

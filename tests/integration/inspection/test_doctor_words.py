@@ -29,6 +29,10 @@ FAULTS: dict[str, tuple[list[str], str, str]] = {
         ["DROP TRIGGER pgrecall_words_emptied ON agent_working_memory"],
         "failed", "trigger pgrecall_words_emptied on agent_working_memory is missing",
     ),
+    "trigger of episodes missing": (
+        ["DROP TRIGGER pgrecall_words ON agent_episodes"],
+        "failed", "trigger pgrecall_words on agent_episodes is missing",
+    ),
     "changes that nobody counted": (
         [("INSERT INTO pgrecall.word_changes (project_id, kind, texts, tokens, words) "
          "SELECT 'p', 'episodes', 0, 0, '' FROM generate_series(1, 10001)")],

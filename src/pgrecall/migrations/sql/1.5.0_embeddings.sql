@@ -523,10 +523,13 @@ BEGIN
     -- Queries of the one are none of the other.
     DELETE FROM pgrecall.recall_samples;
     -- Other sessions hold plans for the type that the column had; whose function changes plans anew.
-    ALTER FUNCTION pgrecall.code_changed_episode() COST 100;
-    ALTER FUNCTION pgrecall.code_changed_knowledge() COST 100;
-    ALTER FUNCTION pgrecall.code_beside() COST 100;
-    ALTER FUNCTION pgrecall.copy_beside() COST 100;
+    FOR v_name IN
+        SELECT DISTINCT tgfoid::regprocedure::text FROM pg_trigger
+         WHERE NOT tgisinternal AND tgfoid IN (SELECT oid FROM pg_proc
+                                                WHERE pronamespace = 'pgrecall'::regnamespace)
+    LOOP
+        EXECUTE format('ALTER FUNCTION %s COST 100', v_name);
+    END LOOP;
 END
 $swap_models$;
 

@@ -29,7 +29,10 @@ BEGIN
             SELECT ctid FROM pgrecall.index_sample LIMIT v_more)) RETURNING embedding)
     SELECT embedding FROM more;
     v_begun := clock_timestamp();
-    CREATE INDEX ON pgrecall.index_sample USING hnsw (embedding vector_cosine_ops);
+    EXECUTE format('CREATE INDEX ON pgrecall.index_sample USING hnsw (embedding %s)',
+                   (SELECT format_type(atttypid, NULL) || '_cosine_ops' FROM pg_attribute
+                     WHERE attrelid = 'public.agent_episodes'::regclass
+                       AND attname = 'embedding'));
     building_ms := extract(epoch FROM clock_timestamp() - v_begun) * 1000 / p_rows;
     v_begun := clock_timestamp();
     INSERT INTO pgrecall.index_sample SELECT embedding FROM pgrecall.index_sample_more;
@@ -58,8 +61,3 @@ BEGIN
     END LOOP;
 END
 $deferred_rights$;
-
--- name: record
-INSERT INTO public.schema_version (version, description)
-VALUES ('1.6.0', 'Vector indexes put off by an import')
-ON CONFLICT (version) DO NOTHING;

@@ -357,11 +357,13 @@ def trigger_faults(triggers: Sequence[Trigger]) -> tuple[list[str], list[str]]:
 
 
 def _trigger_text(trigger: Trigger) -> str:
-    """Return the statement of the migration that made a trigger."""
+    """Return the statement of the migration that made a trigger last."""
     from pgrecall.migrations import SQL_PACKAGE
 
-    made = (load(file, SQL_PACKAGE)["triggers"] for file in ("1.3.0_codes", "1.4.0_words"))
-    for text in ";".join(made).split(";"):
+    files = ("1.6.0_recent", "1.3.0_codes", "1.4.0_words")
+    made = ";\n".join(load(file, SQL_PACKAGE)["triggers"] for file in files)
+    statements = "\n".join(line for line in made.splitlines() if not line.startswith("--"))
+    for text in statements.split(";"):
         words = " ".join(text.split())
         if f"{trigger.name} " in words and f"public.{trigger.table_name} " in words:
             return words

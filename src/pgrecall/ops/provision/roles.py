@@ -32,6 +32,8 @@ _STATE_VIEWS = tuple(
 )  # fmt: skip
 _MODELS = "pgrecall.embedding_models"
 _CODES = (_MODELS, "pgrecall.episode_codes", "pgrecall.knowledge_codes")
+_RECENT = "pgrecall.recent_episodes"
+_RECENT_CODES = "pgrecall.recent_codes"
 _SAMPLES = "pgrecall.recall_samples"
 _RECORD_RUN = (
     "pgrecall.record_run(character varying,timestamp with time zone,boolean,bigint,jsonb,"
@@ -201,7 +203,10 @@ def wanted_grants(request: Request) -> list[Grant]:
 
     tables = tuple(f"public.{name}" for name in _TABLES)
     views = tuple(f"public.{name}" for name in _VIEWS)
-    ours = ("pgrecall.alembic_version", "pgrecall.task_runs", *_CODES, *_STATE_VIEWS)
+    ours = (
+        "pgrecall.alembic_version", "pgrecall.task_runs", *_CODES, _RECENT, _RECENT_CODES,
+        *_STATE_VIEWS,
+    )  # fmt: skip
     for purpose in ("app", "readonly", "monitor", "backup"):
         grant(purpose, "SCHEMA", ("public", "pgrecall"), ("USAGE",))
     grant("app", "DATABASE", (database,), ("CONNECT", "TEMPORARY"))
@@ -209,6 +214,8 @@ def wanted_grants(request: Request) -> list[Grant]:
     grant("app", "TABLE", ("public.schema_version", *views, *ours), _READ)
     grant("app", "FUNCTION", (*_FUNCTIONS, _RECORD_RUN, *_PROBES), ("EXECUTE",))
     grant("app", "TABLE", (_SAMPLES,), ("SELECT", "INSERT"))
+    grant("app", "TABLE", (_RECENT,), ("INSERT", "MAINTAIN"))
+    grant("app", "TABLE", (_RECENT_CODES,), ("MAINTAIN",))  # who merges tidies up
     grant("app", "TABLES", ("public",), _READ)
     grant("app", "TABLES", ("pgrecall",), _WRITE)
     grant("app", "FUNCTIONS", ("public", "pgrecall"), ("EXECUTE",))
