@@ -140,7 +140,9 @@ AS $group_repeats$
               FROM unnest((p_hits).ids, (p_hits).distances, (p_hits).worths, (p_hits).times,
                           (p_hits).words, (p_hits).lent, (p_hits).evidence, (p_hits).relevance)
                        AS n (id, distance, worth, at, words, lent, evidence, relevance)
-              JOIN public.agent_episodes AS e ON e.episode_id = n.id
+             CROSS JOIN LATERAL (SELECT one.project_id, one.perception, one.reasoning, one.action
+                                   FROM public.agent_episodes AS one
+                                  WHERE one.episode_id = n.id OFFSET 0) AS e
              GROUP BY n.distance, e.project_id, e.perception, e.reasoning, e.action) AS grouped
 $group_repeats$;
 
@@ -322,7 +324,9 @@ BEGIN
            best.repeats, best.relevance, best.words, best.lent, best.evidence, v_account
       FROM pgrecall.best(v_hits, p_min_similarity, p_outcome_weight, p_age_weight, p_half_life,
                          v_chosen, p_limit) AS best
-      JOIN public.agent_episodes AS e ON e.episode_id = best.id
+     -- Not a join: a plan that was kept from an empty table would read all of it for each row.
+     CROSS JOIN LATERAL (SELECT * FROM public.agent_episodes AS one
+                          WHERE one.episode_id = best.id OFFSET 0) AS e
      ORDER BY best.place;
     IF p_explain AND NOT FOUND THEN
         -- There is an account even of a recall that found nothing.

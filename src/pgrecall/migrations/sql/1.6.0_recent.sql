@@ -43,8 +43,9 @@ BEGIN
          WHERE r.episode_id = ANY (p_ids)
         UNION ALL
         SELECT n.id FROM unnest(p_ids, p_projects, p_external_ids) AS n (id, project, external)
-          JOIN ONLY pgrecall.recent_episodes AS r
-               ON r.project_id = n.project AND r.external_id = n.external;
+         CROSS JOIN LATERAL (SELECT FROM ONLY pgrecall.recent_episodes AS r
+                              WHERE r.project_id = n.project AND r.external_id = n.external
+                             OFFSET 0) AS r;
     END IF;
 END
 $recent_among$;
