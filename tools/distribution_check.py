@@ -32,6 +32,7 @@ WITHOUT_PROJECT = {
     "pgrecall.languages": "reference table",
     "pgrecall.task_runs": "stays on the coordinator",
     "pgrecall.embedding_work": "stays on the coordinator",
+    "pgrecall.deferred_indexes": "stays on the coordinator",
     "pgrecall.vocabulary": "**no place**: counts over all projects, written by every fold",
     "pgrecall.embedding_queue": "**no place**: needs project_id, to lie beside its rows",
 }
