@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         RecalledKnowledge,
         RecordedMany,
         Session,
+        Staleness,
         Terms,
     )
 
@@ -53,6 +54,7 @@ _HOMES = {
     "RecalledKnowledge": "pgrecall.models",
     "RecordedMany": "pgrecall.models",
     "Session": "pgrecall.models",
+    "Staleness": "pgrecall.models",
     "Terms": "pgrecall.models",
 }
 
@@ -89,6 +91,7 @@ __all__ = [
     "RecordedMany",
     "Session",
     "Settings",
+    "Staleness",
     "Terms",
     "errors",
 ]

@@ -465,6 +465,27 @@ class OperationSummary:
     max_ms: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Staleness:
+    """How far what a server shows is behind what its primary has committed.
+
+    Attributes:
+        standby: Whether it is a standby; a primary is never behind.
+        receiving: Whether it receives from its primary at present; False on a primary.
+        seconds: How old its picture is. 0 on a primary, and where all that was received is
+            replayed while it receives; else the time since the last transaction that it replayed
+            was committed, by the clocks of both servers. None if it has replayed none since it
+            was started.
+        bytes: Of the primary's log, received and not yet replayed; 0 on a primary, None where
+            nothing was received since it was started.
+    """
+
+    standby: bool
+    receiving: bool
+    seconds: float | None
+    bytes: int | None
+
+
 Item = TypeVar("Item")
 
 

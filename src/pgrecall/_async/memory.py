@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from pgvector import Vector
+from psycopg import AsyncConnection
+from psycopg.rows import class_row
 
 from pgrecall._async.database import AsyncDatabase
 from pgrecall._async.episodes import AsyncEpisodeStore
@@ -21,7 +23,8 @@ from pgrecall.core.checks import check_embed
 from pgrecall.embedding.base import Embedder, Mode, RenderEpisode
 from pgrecall.embedding.rendering import Renderer
 from pgrecall.errors import ModelChanged
-from pgrecall.models import Embed
+from pgrecall.models import Embed, Staleness
+from pgrecall.sql import load
 from pgrecall.targets import resolve_dsn
 from pgrecall.telemetry.choosing import choose_telemetry
 
@@ -138,6 +141,23 @@ class AsyncMemory(AsyncProjectMemory):
             InvalidInput: The identifier is empty or longer than 50 characters.
         """
         return AsyncProjectMemory(self._scope.bind(project_id))
+
+    async def staleness(self, *, connection: AsyncConnection[Any] | None = None) -> Staleness:
+        """Say how far what is read here is behind: nothing on a primary, a little on a standby.
+
+        A connection that names several servers may lead to any; asked is the one that the next
+        call would most likely read from.
+
+        Args:
+            connection: A connection of yours, whose server is asked.
+
+        Raises:
+            Unavailable: No connection could be had.
+        """
+        rows = await self._database.fetch(
+            load("connection")["staleness"], {}, class_row(Staleness), connection=connection
+        )
+        return rows[0]
 
     async def close(self) -> None:
         """Write waiting metrics and close the pool. The embedded server goes on."""

@@ -20,7 +20,7 @@ from pgrecall._async.runtime import Lock, Periodic
 from pgrecall.core.checks import check_limit, check_time, check_ttl
 from pgrecall.core.filters import chosen, scope_text
 from pgrecall.core.pages import decode_cursor, to_page
-from pgrecall.errors import InvalidInput, PgrecallError
+from pgrecall.errors import InvalidInput, PgrecallError, ReadOnlyServer
 from pgrecall.models import Metric, OperationSummary, Page
 from pgrecall.sql import statement
 from pgrecall.telemetry.operations import WORDED, Operation, OperationName, Telemetry
@@ -60,6 +60,7 @@ class AsyncMetricStore:
         )
         self._writing = Lock()
         self._worded = False  # whether texts were written since words were counted in
+        self._told_read_only = False
         self.lost = 0
 
     async def start(self) -> None:
@@ -142,7 +143,7 @@ class AsyncMetricStore:
         try:
             await self._writer.execute(statement("metrics", "fold_words"), {})
         except PgrecallError as error:
-            logger.warning("words could not be counted in, which slows searches down: %s", error)
+            self._warn(error, "words could not be counted in, which slows searches down")
 
     async def _write_samples(self) -> None:
         samples = [self._samples.popleft() for _ in range(len(self._samples))]
@@ -155,7 +156,16 @@ class AsyncMetricStore:
                 statement("metrics", "sample"), dict(zip(names, columns, strict=True))
             )
         except PgrecallError as error:
-            logger.warning("%d sampled queries could not be kept: %s", len(samples), error)
+            self._warn(error, "%d sampled queries could not be kept", len(samples))
+
+    def _warn(self, error: PgrecallError, what: str, *values: float) -> None:
+        """Log what could not be done; on a standby, where nothing of it ever can, once."""
+        if isinstance(error, ReadOnlyServer):
+            if not self._told_read_only:
+                logger.info("no metrics are kept, as they would be by a primary: %s", error)
+            self._told_read_only = True
+            return
+        logger.warning(f"{what}: %s", *values, error)  # noqa: G004
 
     def _begin_anew(self) -> None:
         """In a fork: what waited is its parent's to write, and so is what writes it."""
@@ -200,7 +210,7 @@ class AsyncMetricStore:
                 )
             except PgrecallError as error:
                 self.lost += len(batch)
-                logger.warning("%d metrics could not be written: %s", len(batch), error)
+                self._warn(error, "%d metrics could not be written", len(batch))
                 break
             except BaseException:  # given up meanwhile: nobody knows
                 self.lost += len(batch)
@@ -307,7 +317,7 @@ class AsyncMetricStore:
         try:
             await self._prune(timedelta(days=keep_days), None, None)
         except PgrecallError as error:
-            logger.warning("metrics older than %g days could not be deleted: %s", keep_days, error)
+            self._warn(error, "metrics older than %g days could not be deleted", keep_days)
 
 
 def _filters(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pgrecall.models import Staleness
 from pgrecall.ops.checks import Check, Status
 from pgrecall.ops.doctor import Facts, judge
 from pgrecall.ops.doctor.facts import Extension, Index, connect, gather
@@ -85,6 +86,23 @@ def test_server(
     assert evidence in check.evidence
     assert remedy in (check.remedy or "")
     assert (check.remedy is None) == (status == "passed")
+
+
+@pytest.mark.parametrize(
+    ("staleness", "evidence"),
+    [
+        (Staleness(standby=True, receiving=True, seconds=0, bytes=0), "is 0 s behind, 0 B to be"),
+        (Staleness(standby=True, receiving=True, seconds=7.3, bytes=4096), "7 s behind, 4 kB"),
+        (Staleness(standby=True, receiving=False, seconds=90, bytes=0), "does not receive"),
+        (Staleness(standby=True, receiving=False, seconds=None, bytes=None), "an unknown time"),
+    ],
+)
+def test_how_far_a_standby_is_behind(
+    facts: Facts, by_id: ById, staleness: Staleness, evidence: str
+) -> None:
+    server = replace(facts.server, in_recovery=True)
+    check = by_id(judge(replace(facts, server=server, staleness=staleness)))["recovery"]
+    assert evidence in check.evidence
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from pgrecall import driver
+from pgrecall.models import Staleness
 from pgrecall.ops.doctor.recall import Codes, Recall, examine_codes, examine_recall
 from pgrecall.ops.doctor.vectors import Sampled, Vectors, sample_vectors
 from pgrecall.ops.doctor.words import Words, examine_words
@@ -153,6 +154,7 @@ class Facts:
     """Everything the checks judge by; None stands for what could not be seen.
 
     Attributes:
+        staleness: How far the server is behind its primary, if it is a standby.
         pooled: Whether a pooler stands between.
         machine_memory: Bytes of memory that the server's machine has, if it is this one.
         shared_memory_free: Bytes free in the server's shared memory file system, if it is here.
@@ -169,6 +171,7 @@ class Facts:
     """
 
     server: Server
+    staleness: Staleness
     pooled: bool
     machine_memory: int | None
     shared_memory_free: int | None
@@ -235,8 +238,11 @@ def gather(
     here = is_local(connection.info.host, server.backend_pid)
     both = server.has_knowledge and server.has_episodes
     coded = both and server.has_codes
+    with connection.cursor(row_factory=class_row(Staleness)) as cursor:
+        staleness = cursor.execute(load("connection")["staleness"]).fetchall()[0]
     return Facts(
         server=server,
+        staleness=staleness,
         pooled=pooled,
         machine_memory=memory_of_this_machine() if here else None,
         shared_memory_free=_shared_memory_free() if here else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pgrecall.models import Staleness
 from pgrecall.ops.checks import Seen, in_bytes
 from pgrecall.ops.doctor.facts import Facts
 from pgrecall.ops.sizing.plan import FULL, ROOMY
@@ -26,10 +27,18 @@ def recovery(facts: Facts) -> Seen:
     if facts.server.in_recovery:
         return Seen(
             "warning",
-            "the server is a standby in recovery: it answers recalls and refuses every record",
+            "the server is a standby in recovery: it answers recalls and refuses every record; "
+            + _behind(facts.staleness),
             "connect to the primary for writing, or promote this one: SELECT pg_promote()",
         )
     return Seen("passed", "the server is a primary")
+
+
+def _behind(staleness: Staleness) -> str:
+    age = "an unknown time" if staleness.seconds is None else f"{staleness.seconds:.0f} s"
+    waiting = "" if staleness.bytes is None else f", {in_bytes(staleness.bytes)} to be replayed"
+    receives = "receives" if staleness.receiving else "does not receive"
+    return f"it {receives} from its primary and is {age} behind{waiting}"
 
 
 def checksums(facts: Facts) -> Seen:
