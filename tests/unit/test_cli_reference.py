@@ -71,7 +71,7 @@ def test_every_setting_is_in_the_reference(name: str) -> None:
 
 def test_the_commands_of_the_contract_exist() -> None:
     nouns = {
-        "episodes": "record import export recall outcome show list delete prune",
+        "episodes": "record import export recall outcome show list delete prune merge",
         "knowledge": "add list recall show apply retire",
         "sessions": "open show recall list close expire",
         "embeddings": "status backfill switch",

@@ -65,8 +65,6 @@ class Recorder:
             OutcomeUnknown: The connection broke while they were written.
         """
         embed = self._scope.embed_when if embed is None else check_embed(embed)
-        # Keys that are made here are new; under one of the caller's a row may stand already.
-        given = [e.episode_id is not None or e.external_id is not None for e in episodes]
         raced = False
         while True:
             rows = self._rows(episodes)
@@ -75,6 +73,8 @@ class Recorder:
                 self._scope.project(row.project_id)
             if connection is not None:
                 self._refuse_embedding(rows, embed)
+            # Keys that are made here are new; under one of the caller's a row may stand already.
+            given = [e.episode_id is not None or e.external_id is not None for e in episodes]
             chosen = self._scope.model.now
             try:
                 embedded = self._embedded(episodes, rows, chosen, embed, operation)
