@@ -46,14 +46,14 @@ RAW_SETTINGS = {
     "hnsw.ef_search": "100",
     "hnsw.iterative_scan": "off",
 }
-_TYPES = {
+TYPES = {
     "episode_id": "uuid", "project_id": "varchar", "timestamp": "timestamptz",
     "perception": "jsonb", "reasoning": "jsonb", "action": "jsonb", "outcome": "jsonb",
     "outcome_quality": "float8", "embedding": "vector", "agent_version": "varchar",
     "decision_source": "varchar", "sprint_id": "varchar",
 }  # fmt: skip
-_COPY = sql.SQL("COPY agent_episodes ({}) FROM STDIN (FORMAT BINARY)").format(
-    sql.SQL(", ").join(map(sql.Identifier, _TYPES))
+COPY = sql.SQL("COPY agent_episodes ({}) FROM STDIN (FORMAT BINARY)").format(
+    sql.SQL(", ").join(map(sql.Identifier, TYPES))
 )
 _RAW_RECALL = sql.SQL(
     "SELECT {columns}, 1 - (e.embedding <=> %(query)b) AS similarity FROM agent_episodes AS e "
@@ -157,8 +157,8 @@ class Stage:
         with psycopg.connect(stored.base.owner_dsn, autocommit=True) as owner:
             register_vector(owner)
             owner.execute("DROP INDEX IF EXISTS idx_episodes_embedding")
-            with owner.cursor().copy(_COPY) as copy:
-                copy.set_types(list(_TYPES.values()))
+            with owner.cursor().copy(COPY) as copy:
+                copy.set_types(list(TYPES.values()))
                 for row in _rows(stored):
                     copy.write_row(row)
         self.seconds[f"copy of {len(stored.ids)}"] = round(time.perf_counter() - start, 1)

@@ -30,3 +30,15 @@ def test_the_benchmark_of_upkeep_runs() -> None:
     assert done.returncode in (0, 1), done.stderr
     for row in ("record_outcome / raw UPDATE", "share of an outcome", "recall after churn"):
         assert row in done.stdout
+
+
+def test_the_benchmark_of_a_million_runs_with_fewer() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.million", "--rows", "1000", "--dimensions", "64",
+         "--rounds", "30", "--seconds", "1"],
+        capture_output=True, text=True, timeout=200, check=False, cwd=ROOT,
+        env={**os.environ, "COLUMNS": "200"},
+    )  # fmt: skip
+    assert done.returncode in (0, 1), done.stderr
+    for row in ("ten times as many: p50", "recall@10, 100.00% of 1,000", "touched bytes / planned"):
+        assert row in done.stdout
