@@ -40,6 +40,7 @@ SELECT current_setting('server_version')                         AS version,
        to_regclass('pgrecall.alembic_version') IS NOT NULL       AS has_revision,
        to_regclass('pgrecall.recall_samples') IS NOT NULL
        AND to_regclass('public.agent_memory_metrics') IS NOT NULL AS has_codes,
+       to_regclass('pgrecall.recent_episodes') IS NOT NULL       AS has_recent,
        to_regclass('pgrecall.word_changes') IS NOT NULL          AS has_words,
        to_regclass('pgrecall.deferred_indexes') IS NOT NULL      AS has_deferred
   FROM pg_database
@@ -226,6 +227,10 @@ SELECT e.episode_id AS id, e.perception, e.reasoning, e.action, e.embedding::vec
   FROM unnest(pgrecall.sampled('episodes', NULL, %(count)s)) AS s (id)
   JOIN public.agent_episodes AS e ON e.episode_id = s.id
  WHERE e.embedding IS NOT NULL
+
+-- name: recent
+-- Rows that bursts brought and nobody has merged, not more than matter.
+SELECT count(*) AS rows FROM (SELECT FROM ONLY pgrecall.recent_episodes LIMIT %(most)s) AS n
 
 -- name: patience
 SELECT set_config('statement_timeout', %(milliseconds)s::text, true)

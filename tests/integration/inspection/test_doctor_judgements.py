@@ -206,3 +206,11 @@ def test_memory_is_warned_of_before_it_ends(
     check = by_id(judge(changed))["memory"]
     assert check.status == status, check
     assert f"{size or 40} MB" in check.evidence
+
+
+def test_many_recent_episodes_are_told(facts: Facts, by_id: ById) -> None:
+    assert facts.recent == 0
+    assert by_id(judge(facts))["recent"].status == "passed"
+    many = by_id(judge(replace(facts, recent=20_001)))["recent"]
+    assert (many.status, "20,001" in many.evidence) == ("warning", True)
+    assert "episodes merge" in str(many.remedy)

@@ -18,6 +18,7 @@ from pgrecall.testing import Database
 
 ADDED = {
     "agent_episodes.external_id",
+    "agent_episodes.pgrecall_recent",
     "agent_knowledge.project_id",
     "agent_memory_metrics.duration_ms",
     "idx_memory_metrics_accuracy",

@@ -12,11 +12,11 @@ SELECT 'pg_catalog.english' WHERE NOT EXISTS (SELECT FROM pgrecall.languages);
 -- Takes apart what the parser of PostgreSQL would keep together or read as a sign.
 CREATE OR REPLACE FUNCTION pgrecall.parts(p_text text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN translate(
+RETURN regexp_replace(
     CASE WHEN p_text ~ '[[:lower:]][[:upper:]]'
          THEN regexp_replace(p_text, '([[:lower:]])([[:upper:]])', '\1 \2', 'g')
          ELSE p_text END,
-    '-_./:@#\?=&+~%', '              ');
+    '[-_./:@#\\?=&+~%]', ' ', 'g');
 
 -- Identifiers, numbers, paths and names of code, whole.
 CREATE OR REPLACE FUNCTION pgrecall.identifiers(p_text text) RETURNS tsvector
@@ -103,8 +103,9 @@ CREATE TABLE IF NOT EXISTS pgrecall.word_changes (
         autovacuum_vacuum_threshold = 1000);
 
 -- name: folding
--- Counts in what has changed; one at a time, and nobody waits. Returns how many changes it were, and
--- NULL while another does it. A word that no text holds any more is forgotten.
+-- Counts in what has changed, not all at once if a burst has left much; one at a time, and nobody waits.
+-- Returns how many changes it were, and NULL while another does it. A word that no text holds any
+-- more is forgotten.
 CREATE OR REPLACE FUNCTION pgrecall.fold_words() RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT
 SET plan_cache_mode = force_custom_plan SET enable_seqscan = on
@@ -117,7 +118,8 @@ BEGIN
         RETURN NULL;
     END IF;
     WITH gone AS (
-        DELETE FROM pgrecall.word_changes RETURNING *
+        DELETE FROM pgrecall.word_changes
+         WHERE ctid = ANY (ARRAY(SELECT ctid FROM pgrecall.word_changes LIMIT 4096)) RETURNING *
     ), sums AS (
         SELECT g.project_id, g.kind, w.word, sum(g.texts)::bigint AS texts, 0::bigint AS tokens
           FROM gone AS g CROSS JOIN LATERAL unnest(tsvector_to_array(g.words)) AS w (word)
@@ -237,8 +239,8 @@ BEGIN
         IF v_moved OR v_old[i] IS DISTINCT FROM v_new[i] THEN
             v_change := pgrecall.keep_text(v_to, v_kind, v_new_id, i, v_new[i]);
             -- Now and then a writer counts, unless another does; one that must see only what was
-            -- there when it began could fail by that.
-            IF v_change % 1024 = 0
+            -- there when it began could fail by that. In a burst it is left to who merges.
+            IF v_change % 1024 = 0 AND TG_TABLE_NAME <> 'recent_episodes'
                AND current_setting('transaction_isolation') = 'read committed' THEN
                 PERFORM pgrecall.fold_words();
             END IF;

@@ -358,79 +358,9 @@ BEGIN
 END
 $copy_beside$;
 
-CREATE OR REPLACE FUNCTION pgrecall.code_beside() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT
-SET plan_cache_mode = force_generic_plan
-AS $code_beside$
-BEGIN
-    IF TG_OP = 'UPDATE' THEN
-        IF NEW.embedding_beside IS NOT DISTINCT FROM OLD.embedding_beside THEN
-            RETURN NULL;
-        END IF;
-    END IF;
-    IF TG_ARGV[0] = 'episodes' THEN
-        INSERT INTO pgrecall.episode_codes (project_id, model, episode_id, code)
-        SELECT NEW.project_id, m.model, NEW.episode_id,
-               pgrecall.code(NEW.embedding_beside, m.thresholds)
-          FROM pgrecall.embedding_models AS m
-         WHERE NOT m.serving AND NEW.embedding_beside IS NOT NULL
-        ON CONFLICT (project_id, model, episode_id) DO UPDATE SET code = EXCLUDED.code;
-    ELSE
-        INSERT INTO pgrecall.knowledge_codes (project_id, model, knowledge_id, code)
-        SELECT coalesce(NEW.project_id, ''), m.model, NEW.knowledge_id,
-               pgrecall.code(NEW.embedding_beside, m.thresholds)
-          FROM pgrecall.embedding_models AS m
-         WHERE NOT m.serving AND NEW.embedding_beside IS NOT NULL
-        ON CONFLICT (project_id, model, knowledge_id) DO UPDATE SET code = EXCLUDED.code;
-    END IF;
-    RETURN NULL;
-END
-$code_beside$;
-
 -- name: changing
--- Begins a change of model: columns and triggers for the new one, in no time. Returns its number. Of
--- the model that serves, in another storage, vectors are copied.
-CREATE OR REPLACE FUNCTION pgrecall.begin_beside(
-    p_identity text, p_embedder text, p_renderer text, p_revision text, p_dimensions integer,
-    p_storage text, p_copied boolean
-) RETURNS integer
-LANGUAGE plpgsql SET search_path FROM CURRENT
-AS $begin_beside$
-DECLARE
-    v_model integer;
-    v_table record;
-BEGIN
-    UPDATE pgrecall.embedding_models SET copied = p_copied WHERE serving;
-    INSERT INTO pgrecall.embedding_models
-           (dimensions, thresholds, serving, coded, identity, embedder, renderer, revision, copied)
-    VALUES (p_dimensions, pgrecall.thresholds(p_dimensions), false, false, p_identity, p_embedder,
-            p_renderer, p_revision, p_copied)
-    RETURNING model INTO v_model;
-    FOR v_table IN
-        SELECT * FROM (VALUES ('agent_episodes', 'episodes', 'episode_id'),
-                              ('agent_knowledge', 'knowledge', 'knowledge_id'))
-                   AS n (name, kind, id)
-    LOOP
-        EXECUTE format('ALTER TABLE public.%I ADD COLUMN embedding_beside %I(%s)',
-                       v_table.name, p_storage, p_dimensions);
-        EXECUTE format(
-            'CREATE TRIGGER pgrecall_beside_new AFTER INSERT ON public.%I '
-            'REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT '
-            'EXECUTE FUNCTION pgrecall.queue_beside(%L, %L)',
-            v_table.name, v_table.kind, v_table.id);
-        EXECUTE format(
-            'CREATE TRIGGER pgrecall_beside_changed AFTER UPDATE%s ON public.%I '
-            'FOR EACH ROW EXECUTE FUNCTION pgrecall.code_beside(%L)',
-            CASE WHEN p_copied THEN ' OR INSERT' END, v_table.name, v_table.kind);
-        IF p_copied THEN
-            EXECUTE format(
-                'CREATE TRIGGER pgrecall_beside_copied BEFORE INSERT OR UPDATE ON public.%I '
-                'FOR EACH ROW EXECUTE FUNCTION pgrecall.copy_beside()', v_table.name);
-        END IF;
-    END LOOP;
-    RETURN v_model;
-END
-$begin_beside$;
+-- How a change begins and ends, and how vectors that come are coded, stands in 1.6.0, where recent rows
+-- take part in it.
 
 -- Queues what was there before a change began. An update finds room for the new version of a row in its
 -- page once the version before it has gone; so the rows of a page take turns, one in each round, and
@@ -532,27 +462,6 @@ BEGIN
     END LOOP;
 END
 $swap_models$;
-
--- Ends a change of model: what stands beside goes, the old one or the new one. Returns its number, whose
--- codes are to be deleted.
-CREATE OR REPLACE FUNCTION pgrecall.end_beside() RETURNS integer
-LANGUAGE plpgsql SET search_path FROM CURRENT
-AS $end_beside$
-DECLARE
-    v_model integer;
-    v_name  text;
-BEGIN
-    FOREACH v_name IN ARRAY ARRAY['agent_episodes', 'agent_knowledge'] LOOP
-        EXECUTE format('DROP TRIGGER IF EXISTS pgrecall_beside_new ON public.%I', v_name);
-        EXECUTE format('DROP TRIGGER IF EXISTS pgrecall_beside_changed ON public.%I', v_name);
-        EXECUTE format('DROP TRIGGER IF EXISTS pgrecall_beside_copied ON public.%I', v_name);
-        EXECUTE format('ALTER TABLE public.%I DROP COLUMN IF EXISTS embedding_beside', v_name);
-    END LOOP;
-    UPDATE pgrecall.embedding_models SET copied = false WHERE serving;
-    DELETE FROM pgrecall.embedding_models WHERE NOT serving RETURNING model INTO v_model;
-    RETURN v_model;
-END
-$end_beside$;
 
 -- name: fill
 -- What has no vector so far. Where nobody makes vectors, they wait until somebody does.

@@ -45,6 +45,7 @@ CHECKS: tuple[tuple[str, str, Callable[[Facts], Seen]], ...] = (
     ("recall-accuracy", "recalls find what is nearest", recall.accuracy),
     ("statistics", "statistics for the planner", data.statistics),
     ("dead-rows", "dead rows", data.dead_rows),
+    ("recent", "what bursts brought is merged", data.recent),
     ("evidence", "evidence of active knowledge", data.evidence),
     ("dangling-evidence", "evidence still exists", data.dangling_evidence),
 )

@@ -10,6 +10,8 @@ _FEW_ROWS = 1000
 _TINY = 50
 _DEAD_SHARE = 0.2
 _CHANGED_SHARE = 0.5
+_MANY_RECENT = 20_000
+"""Recent episodes, of which 10,000 double the time of a recall."""
 _INTENDED = "cardinality(supporting_episodes) >= 3"
 
 
@@ -49,6 +51,22 @@ def dead_rows(facts: Facts) -> Seen:
             "; ".join(f"VACUUM (ANALYZE) {table.name}" for table in bloated),
         )
     return Seen("passed", f"{sum(table.dead for table in facts.tables)} dead rows in all")
+
+
+def recent(facts: Facts) -> Seen:
+    """What bursts brought is merged into the vector index before it slows recalls down."""
+    if facts.recent is None:
+        return Seen(
+            "not configured", "this revision of the schema has none", "run `pgrecall migrate`"
+        )
+    evidence = f"{facts.recent:,} episodes of bursts stand beside the vector index"
+    if facts.recent > _MANY_RECENT:
+        return Seen(
+            "warning",
+            f"{evidence}, and every recall reads all of them",
+            "pgrecall episodes merge; or keep one running: pgrecall episodes merge --loop",
+        )
+    return Seen("passed", evidence)
 
 
 def evidence(facts: Facts) -> Seen:

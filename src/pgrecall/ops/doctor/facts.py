@@ -22,6 +22,7 @@ from pgrecall.ops.local import is_local, memory_of_this_machine
 from pgrecall.sql import load
 
 _QUERIES: Mapping[str, LiteralString] = load("doctor")
+_MOST_RECENT = 500_000
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where PostgreSQL's posix segments lie on Linux
 _Record = TypeVar("_Record")
 
@@ -66,6 +67,7 @@ class Server:
     has_revision: bool
     has_codes: bool
     has_words: bool
+    has_recent: bool
     has_deferred: bool
 
 
@@ -164,6 +166,7 @@ class Facts:
         recall: How much of the truth recalls find.
         codes: Whether every vector has its code.
         words: Whether every text has its words; None where that took too long.
+        recent: Episodes that bursts brought and that are not merged, up to some hundred thousand.
         sampled: Some stored vectors, with what they were made of.
         vectors: How they compare with those that their embedder makes.
         embedder_dimensions: What the configured embedder makes.
@@ -191,6 +194,7 @@ class Facts:
     recall: Recall | None
     codes: Codes | None
     words: Words | None
+    recent: int | None
     sampled: Sampled | None
     vectors: Vectors | None
     embedder_dimensions: int | None
@@ -262,11 +266,16 @@ def gather(
         recall=examine_recall(connection, role_prefix=server.role_prefix) if coded else None,
         codes=examine_codes(connection) if coded else None,
         words=examine_words(connection) if both and server.has_words else None,
+        recent=_recent(connection) if server.has_recent else None,
         sampled=sample_vectors(connection) if coded else None,
         vectors=None,
         embedder_dimensions=embedder_dimensions,
         pool_size=pool_size,
     )
+
+
+def _recent(connection: psycopg.Connection[Any]) -> int:
+    return int(driver.Statements(connection, _QUERIES).value("recent", {"most": _MOST_RECENT}))
 
 
 def _shared_memory_free() -> int | None:
