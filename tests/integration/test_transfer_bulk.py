@@ -101,7 +101,7 @@ def index_state(base: Database) -> tuple[str, bool] | None:
 
 
 def deferred(base: Database) -> list[str]:
-    with psycopg.connect(base.dsn) as app:
+    with psycopg.connect(base.dsn, prepare_threshold=None) as app:
         return [name for (name,) in app.execute("SELECT name FROM pgrecall.deferred_indexes")]
 
 

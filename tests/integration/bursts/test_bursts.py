@@ -156,7 +156,10 @@ def test_the_same_key_waits_for_the_other_kind(
     memory: Memory, pgrecall_database: Database, burst_first: bool
 ) -> None:
     vector = unit(np.random.default_rng(2))
-    with psycopg.connect(pgrecall_database.dsn) as mine, ThreadPoolExecutor() as pool:
+    with (
+        psycopg.connect(pgrecall_database.dsn, prepare_threshold=None) as mine,
+        ThreadPoolExecutor() as pool,
+    ):
         first = memory.episodes.record(**episode(1, vector), burst=burst_first, connection=mine)
         other = pool.submit(memory.episodes.record, **episode(1, vector), burst=not burst_first)
         with pytest.raises(TimeoutError):
@@ -194,7 +197,7 @@ def change(dsn: str, ids: dict[str, UUID], seed: int, done: threading.Event) -> 
     """Count up in random rows; return how often in which."""
     chance = np.random.default_rng(seed)
     changed: Counter[str] = Counter()
-    with psycopg.connect(dsn, autocommit=True) as connection:
+    with psycopg.connect(dsn, autocommit=True, prepare_threshold=None) as connection:
         while not done.is_set():
             number = str(chance.integers(len(ids)))
             with connection.transaction():
@@ -214,7 +217,7 @@ def change(dsn: str, ids: dict[str, UUID], seed: int, done: threading.Event) -> 
 
 def look(dsn: str, memory: Memory, vector: Any, done: threading.Event) -> None:
     """See each row once, and find one by each search."""
-    with psycopg.connect(dsn, autocommit=True) as connection:
+    with psycopg.connect(dsn, autocommit=True, prepare_threshold=None) as connection:
         while not done.is_set():
             row = connection.execute(
                 "SELECT count(*), count(DISTINCT external_id) FROM agent_episodes"
@@ -227,7 +230,7 @@ def look(dsn: str, memory: Memory, vector: Any, done: threading.Event) -> None:
 def embed(dsn: str, ids: list[UUID], done: threading.Event) -> None:
     """Store the vectors that are missing, as a worker does."""
     rng = np.random.default_rng(6)
-    with psycopg.connect(dsn, autocommit=True) as connection:
+    with psycopg.connect(dsn, autocommit=True, prepare_threshold=None) as connection:
         for id_ in ids:
             stored = connection.execute(
                 "SELECT pgrecall.store_vectors(1, ARRAY['episodes'], %s, %s::vector[], "

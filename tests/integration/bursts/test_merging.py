@@ -72,7 +72,10 @@ def test_writers_that_stay_are_waited_for(
     memory: Memory, pgrecall_database: Database, owner: Owner
 ) -> None:
     burst(memory, 0, 5)
-    with psycopg.connect(pgrecall_database.dsn) as writer, ThreadPoolExecutor() as pool:
+    with (
+        psycopg.connect(pgrecall_database.dsn, prepare_threshold=None) as writer,
+        ThreadPoolExecutor() as pool,
+    ):
         writer.execute("UPDATE agent_episodes SET sprint_id = 's' WHERE external_id = '3'")
         merging = pool.submit(merge, pgrecall_database.dsn, Merge())
         with pytest.raises(TimeoutError):
