@@ -1,6 +1,6 @@
 """Whether a load keeps the vector index up, or puts it off and builds it anew at the end.
 
-Constants are milliseconds at 1,536 dimensions on the machine of ``benchmarks/results/bulk.json``;
+Constants are milliseconds at 1,536 dimensions on two processors (docs/decisions/0016);
 the choice needs their ratios only, and those of the server at hand are measured where it could be
 close.
 """
