@@ -60,14 +60,8 @@ class Model:
 
     def _say(self, name: str | None) -> None:
         embedder, renderer = self.now.embedder, self.now.renderer
-        values = {
-            "identity": embedder.identity,
-            "embedder": name,
-            "renderer": renderer.name,
-            "revision": None,
-        }
         try:
-            served = self._say_apart(values)
+            served = self._say_apart(self.now.naming(name, None))
         except (PermissionDenied, ReadOnlyServer):
             return  # who may only read leaves it to those who write
         # Another may have been faster.
@@ -86,14 +80,8 @@ class Model:
         revision = call_blocking(revision_of, chosen.embedder)
         if revision is None or self._database.facts.in_recovery:
             return
-        values = {
-            "identity": chosen.served.identity,
-            "embedder": None,
-            "renderer": chosen.renderer.name,
-            "revision": revision,
-        }
         try:
-            served = self._say_apart(values)
+            served = self._say_apart(chosen.naming(None, revision))
         except (PermissionDenied, ReadOnlyServer):
             return  # who may only read leaves it to those who write
         if self.now is chosen and served.number == chosen.served.number:

@@ -35,6 +35,15 @@ class Chosen:
         self.check_revision()
         return vectors
 
+    def naming(self, embedder: str | None, revision: str | None) -> dict[str, str | None]:
+        """Return what the statement ``name_model`` takes: what makes the database's vectors."""
+        return {
+            "identity": self.embedder.identity,
+            "embedder": embedder,
+            "renderer": self.renderer.name,
+            "revision": revision,
+        }
+
     def check_revision(self) -> None:
         """Refuse weights that are not those of the database, though they bear the same name.
 

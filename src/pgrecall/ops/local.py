@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where PostgreSQL's posix segments lie on Linux
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -23,6 +25,15 @@ def is_local(host: str, backend_pid: int) -> bool:
     except OSError:
         return False
     return name == "postgres"
+
+
+def shared_memory_free() -> int | None:
+    """Return the bytes free in this machine's ``/dev/shm``; None where there is none."""
+    try:
+        status = os.statvfs(_SHARED_MEMORY)
+    except OSError:
+        return None
+    return status.f_bavail * status.f_frsize
 
 
 def memory_of_this_machine() -> int | None:

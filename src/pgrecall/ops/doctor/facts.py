@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any, LiteralString, TypeVar
 
 import psycopg
@@ -18,12 +16,11 @@ from pgrecall.models import Staleness
 from pgrecall.ops.doctor.recall import Codes, Recall, examine_codes, examine_recall
 from pgrecall.ops.doctor.vectors import Sampled, Vectors, sample_vectors
 from pgrecall.ops.doctor.words import Words, examine_words
-from pgrecall.ops.local import is_local, memory_of_this_machine
+from pgrecall.ops.local import is_local, memory_of_this_machine, shared_memory_free
 from pgrecall.sql import load
 
 _QUERIES: Mapping[str, LiteralString] = load("doctor")
 _MOST_RECENT = 500_000
-_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where PostgreSQL's posix segments lie on Linux
 _Record = TypeVar("_Record")
 
 
@@ -249,7 +246,7 @@ def gather(
         staleness=staleness,
         pooled=pooled,
         machine_memory=memory_of_this_machine() if here else None,
-        shared_memory_free=_shared_memory_free() if here else None,
+        shared_memory_free=shared_memory_free() if here else None,
         extensions=rows("extensions", Extension),
         indexes=rows("indexes", Index),
         deferred=rows("deferred", Deferred) if server.has_deferred else (),
@@ -276,12 +273,3 @@ def gather(
 
 def _recent(connection: psycopg.Connection[Any]) -> int:
     return int(driver.Statements(connection, _QUERIES).value("recent", {"most": _MOST_RECENT}))
-
-
-def _shared_memory_free() -> int | None:
-    """Return the bytes free in this machine's ``/dev/shm``."""
-    try:
-        status = os.statvfs(_SHARED_MEMORY)
-    except OSError:
-        return None
-    return status.f_bavail * status.f_frsize

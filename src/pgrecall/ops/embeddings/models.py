@@ -138,10 +138,5 @@ def tell_revision(run: Statements, chosen: Chosen) -> Chosen:
 
 
 def _name(run: Statements, chosen: Chosen, embedder: str | None) -> None:
-    values = {
-        "identity": chosen.embedder.identity,
-        "embedder": embedder,
-        "renderer": chosen.renderer.name,
-        "revision": revision_of(chosen.embedder),
-    }
+    values = chosen.naming(embedder, revision_of(chosen.embedder))
     run.connection.execute(load("connection")["name_model"], values)

@@ -25,7 +25,7 @@ from psycopg import sql
 from pgrecall.core.loading import SAMPLED, build_memory
 from pgrecall.driver import Commands, Row, Statements, connect, connect_session, translate
 from pgrecall.errors import OperationRefused, OutcomeUnknown, Unavailable
-from pgrecall.ops.local import is_local
+from pgrecall.ops.local import is_local, shared_memory_free
 from pgrecall.sql import load
 
 LOCK_MS = 800
@@ -39,7 +39,6 @@ LINGERING = 12.0
 
 _TRIES = 40
 _PAUSE = 0.25
-_SERVER_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where PostgreSQL's segments lie
 _CONTAINER = Path("/sys/fs/cgroup")
 _MOST_WORKERS = 7
 
@@ -325,7 +324,7 @@ def _equipment(row: Row) -> tuple[int, int]:
     memory = _available() // 2
     workers = min(max(row["workers"], _processors() - 1), _MOST_WORKERS)
     if row["shared_memory_type"] == "posix":
-        free = _shared_memory_free()
+        free = shared_memory_free()
         if free is not None:
             memory = min(memory, int(0.8 * free))
     return memory, workers if memory > 128 << 20 else 0
@@ -353,14 +352,6 @@ def _available() -> int:
     except FileNotFoundError:
         return free
     return free if most == "max" else min(free, max(int(most) - int(used), 0))
-
-
-def _shared_memory_free() -> int | None:
-    try:
-        status = os.statvfs(_SERVER_SHARED_MEMORY)
-    except OSError:
-        return None
-    return status.f_bavail * status.f_frsize
 
 
 @contextmanager
