@@ -15,6 +15,8 @@ from pathlib import Path
 import psutil
 
 RESULTS = Path(__file__).parent / "results"
+BUSY = 12
+"""Per cent of all processors' time, taken by others, that would show in what is measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,18 @@ def interleave(
             if i >= 0:
                 taken[name].append((time.perf_counter() - start) * 1000)
     return taken
+
+
+def wait_until_quiet(seconds: float = 1800) -> float:
+    """Wait until others leave the processors alone for ten seconds, and return how long it took.
+
+    Args:
+        seconds: Wait no longer; whatever runs then is measured as well.
+    """
+    begun = time.monotonic()
+    while psutil.cpu_percent(10) > BUSY and time.monotonic() - begun < seconds:
+        pass
+    return time.monotonic() - begun
 
 
 def summarise(name: str, taken: Sequence[float]) -> Timing:

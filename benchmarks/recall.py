@@ -90,20 +90,25 @@ def as_row(measure: Measure) -> dict[str, Any]:
 
 
 def measure_all(name: str, found: Iterator[Part], options: argparse.Namespace) -> list[Measure]:
-    """Run the parts, print what each found, and save and draw the results if that was asked for."""
+    """Run the parts, and print, save and draw what each found, the last two if asked for.
+
+    Saved after every part, so that one that fails after an hour takes nothing with it.
+    """
     done: list[Part] = []
     for part in found:
         done.append(part)
         for measure in part.measures:
             console.print(f"[dim]{measure.name}: {measure.value:.4g} {measure.note}")
-    measures = [measure for part in done for measure in part.measures]
-    if options.save:
-        console.print("written:", save(name, {
-            "rows": options.rows, "rounds": options.rounds,
-            "dimensions": getattr(options, "dimensions", DIMENSIONS),
-            "measures": [as_row(measure) for measure in measures],
-            **{part.name: part.facts for part in done},
-        }))  # fmt: skip
+        measures = [measure for one in done for measure in one.measures]
+        if options.save:
+            written = save(name, {
+                "rows": options.rows, "rounds": options.rounds,
+                "dimensions": getattr(options, "dimensions", DIMENSIONS),
+                "measures": [as_row(measure) for measure in measures],
+                **{one.name: one.facts for one in done},
+            })  # fmt: skip
+    if options.save and done:
+        console.print("written:", written)
         for path in plot(name):
             console.print("drawn:", path)
     return measures
