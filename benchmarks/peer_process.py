@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,6 +107,11 @@ class LangGraph:
     def _embed(self, texts: Sequence[str]) -> list[list[float]]:
         return [vector(self.given, text) for text in texts]
 
+    def record(self, query: int) -> Callable[[], object]:
+        """Store one more, whose vector is a query's."""
+        value = {"key": f"query {query}", "document": json.loads(self.given.document(query))}
+        return lambda: self.store.put(("episodes", "project-0"), f"new {query}", value)
+
     def recall(self, query: int, project: str | None) -> Callable[[], list[int]]:
         namespace = ("episodes",) if project is None else ("episodes", project)
         text = f"query {query}"
@@ -169,6 +176,47 @@ class LangChain:
         ]
 
 
+class Mem0:
+    """mem0 on pgvector, without a language model; it takes texts, and asks for their vectors."""
+
+    packages = ("mem0ai",)
+
+    def __init__(self, given: Given, dsn: str, *, fill: bool) -> None:
+        del fill
+        os.environ["MEM0_TELEMETRY"] = "False"
+        os.environ["MEM0_DIR"] = str(given.place / "mem0")
+        memory = importlib.import_module("mem0").Memory
+        self.given = given
+        self.store = memory.from_config({
+            "vector_store": {"provider": "pgvector", "config": {
+                "connection_string": dsn, "collection_name": "episodes",
+                "embedding_model_dims": given.vectors.shape[1],
+            }},
+            "embedder": {"provider": "openai", "config": {"api_key": "none"}},
+            "llm": {"provider": "openai", "config": {"api_key": "none"}},
+            "history_db_path": str(given.place / "mem0.db"),
+        })  # fmt: skip
+        self.store.embedding_model = self
+        # By its own part for PostgreSQL, a batch at a time: its add() takes one text after another.
+        for batch in given.batches():
+            self.store.vector_store.insert(
+                vectors=given.vectors[batch.start : batch.stop].tolist(),
+                payloads=[{"data": given.document(row), "user_id": given.project(row)}
+                          for row in batch],
+                ids=[str(UUID(int=row)) for row in batch],
+            )  # fmt: skip
+        settle(dsn)
+
+    def embed(self, text: str, *_: object) -> list[float]:
+        """Return the vector of a text that ends in what stands for it."""
+        return vector(self.given, text.rsplit("#", 1)[1])
+
+    def record(self, query: int) -> Callable[[], object]:
+        """Store one more, whose vector is a query's."""
+        text = f"{self.given.document(query)}#query {query}"
+        return lambda: self.store.add(text, user_id="project-0", infer=False)
+
+
 class Chroma:
     """Chroma, embedded, on disk."""
 
@@ -193,6 +241,13 @@ class Chroma:
                 metadatas=[{"project_id": given.project(row)} for row in batch],
             )
 
+    def record(self, query: int) -> Callable[[], object]:
+        """Store one more, whose vector is a query's."""
+        return lambda: self.collection.add(
+            ids=[f"new {query}"], embeddings=self.given.queries[query : query + 1],
+            documents=[self.given.document(query)], metadatas=[{"project_id": "project-0"}],
+        )  # fmt: skip
+
     def recall(self, query: int, project: str | None) -> Callable[[], list[int]]:
         wanted = self.given.queries[query : query + 1]
         only = None if project is None else {"project_id": project}
@@ -206,6 +261,7 @@ class Chroma:
 
 PEERS: Mapping[str, Any] = {
     "faiss": Faiss, "LangGraph": LangGraph, "LangChain": LangChain, "Chroma": Chroma,
+    "mem0": Mem0,
 }  # fmt: skip
 
 
@@ -227,6 +283,11 @@ def answer(peer: Any, question: dict[str, Any]) -> dict[str, Any]:
     if question["what"] == "width":
         peer.width(question["ef"])
         return {}
+    if question["what"] == "record":
+        call = peer.record(question["query"])
+        start = time.perf_counter()
+        call()
+        return {"ms": (time.perf_counter() - start) * 1000}
     project = question.get("project")
     call = peer.recall(question["query"], None if project is None else f"project-{project}")
     start = time.perf_counter()

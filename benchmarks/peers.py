@@ -30,7 +30,7 @@ FILTERED = 0.20
 PROJECT = 12
 QUERIES = 256
 BURST = 8
-LIVES_IN_POSTGRES = ("LangGraph", "LangChain")
+LIVES_IN_POSTGRES = ("LangGraph", "LangChain", "mem0")
 
 
 class Left(Exception):
@@ -97,6 +97,10 @@ class Peer:
         """Recall for a query, and return the milliseconds it took in its process."""
         return float(self.ask("recall", query=i % QUERIES)["ms"])
 
+    def record(self, i: int) -> float:
+        """Store one more, and return the milliseconds it took in its process."""
+        return float(self.ask("record", query=i)["ms"])
+
     def filtered(self, i: int) -> float:
         """Recall in one project."""
         return float(self.ask("recall", query=i % QUERIES, project=PROJECT)["ms"])
@@ -157,7 +161,7 @@ def _compare(
     fact: dict[str, Any] = {}
     options: dict[str, Any] = {}
     if name in LIVES_IN_POSTGRES:
-        options = {"dsn": _database(stage, name), "fill": False}
+        options = {"dsn": new_database(stage, name), "fill": False}
         with Peer(python, name, place, dsn=options["dsn"]) as peer:
             measure, fact["at its defaults"] = _pair(stored, peer, name, rounds)
         defaults = [replace(measure, name=f"recall / {name} at its defaults: p50")]
@@ -209,7 +213,7 @@ def _pair(
     }
 
 
-def _database(stage: Stage, name: str) -> str:
+def new_database(stage: Stage, name: str) -> str:
     """Make a database for a peer on the same server, and return its connection string."""
     database = f"peer_{name.lower()}"
     with psycopg.connect(stage.template.admin_dsn, autocommit=True) as admin:

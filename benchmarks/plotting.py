@@ -26,7 +26,8 @@ def plot(name: str = "recall") -> list[Path]:
     drawn = []
     for part, (image, draw) in PLOTS.items():
         if results.get(part):
-            drawn.append(_draw(IMAGES / f"{image}.png", results, draw))
+            prefix = f"{name}-" if name.startswith("million") else ""
+            drawn.append(_draw(IMAGES / f"{prefix}{image}.png", results, draw))
     return drawn
 
 
@@ -203,6 +204,36 @@ def _cost(axes: Any, results: Results) -> None:
     axes.set_title(f"Recall by words and vectors, {results['rows']:,} episodes", fontsize=10)
 
 
+def _grown(axes: Any, results: Results) -> None:
+    facts = results["grown"]
+    for (name, curve), colour in zip(facts["curves"].items(), COLOURS, strict=False):
+        rows = facts["rows"] // (10 if name == "tenth" else 1)
+        for which, style, label in (
+            ("recall", "o--", "all queries"),
+            ("known_recall", "o-", "queries of topics there are"),
+        ):
+            axes.plot([one["p50"] for one in curve.values()],
+                      [one[which] for one in curve.values()], style, color=colour, markersize=4,
+                      label=f"{rows:,}, {label}")  # fmt: skip
+        for width, one in curve.items():
+            axes.annotate(f"{width}", (one["p50"], one["known_recall"]), fontsize=6,
+                          xytext=(0, 4), ha="center", textcoords="offset points")  # fmt: skip
+    axes.set_xlim(0, None)
+    axes.set_xlabel("p50, milliseconds (numbers: ef_search)")
+    axes.set_ylabel("recall@10")
+    axes.legend(frameon=False, fontsize=7, loc="lower right")
+    axes.set_title("What wider searches find and take, at ten times as many", fontsize=10)
+
+
+def _projects(axes: Any, results: Results) -> None:
+    facts = results["projects"]
+    groups = [f"{one['rows']:,}\nrecall {one['recall']:.3f}" for one in facts.values()]
+    bars = {which: [one[which] for one in facts.values()] for which in ("p50", "p95")}
+    _bars(axes, groups, bars, "milliseconds", 1)
+    axes.axhline(100, color="#cf222e", linewidth=1, linestyle="--")
+    axes.set_title(f"Recall in projects of every size among {results['rows']:,}", fontsize=10)
+
+
 PLOTS: Mapping[str, tuple[str, Callable[[Any, Results], None]]] = {
     "floor": ("recall-floor", _floor),
     "accuracy": ("recall-accuracy", _accuracy),
@@ -215,12 +246,15 @@ PLOTS: Mapping[str, tuple[str, Callable[[Any, Results], None]]] = {
     "memory": ("recall-memory", _memory),
     "quality": ("retrieval-quality", _quality),
     "cost": ("retrieval-cost", _cost),
+    "grown": ("grown", _grown),
+    "projects": ("projects", _projects),
 }
 """Image and drawing of each part of the results."""
 
 
 def main() -> int:
-    for name in ("recall", "recall-memory", "retrieval-quality", "retrieval-cost"):
+    for name in ("recall", "recall-memory", "retrieval-quality", "retrieval-cost", "million",
+                 "million-200"):  # fmt: skip
         if (RESULTS / f"{name}.json").exists():
             print(*plot(name), sep="\n")
     return 0

@@ -117,43 +117,48 @@ RETURN sign(p_deviation)
            * sqrt(31 * (exp((least(abs(p_deviation), 6) * 251 / 249) ^ 2 / 31) - 1))
        + greatest(p_deviation - 6, 0);
 
--- What a similarity says, in nats. How improbable it is by chance, p, follows from the distribution of
--- the similarities that a sample has. But among many something is always improbable: p speaks for a
--- relation by 1 / (-e p ln p) at most (Sellke, Bayarri and Berger, Calibration of p values, 2001), of
--- which this is the logarithm.
-CREATE FUNCTION pgrecall.surprise(
-    p_similarity double precision, p_mean double precision, p_spread double precision
-) RETURNS double precision
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN (SELECT CASE WHEN improbable > 1 THEN improbable - ln(improbable) - 1
-                    WHEN improbable IS NOT NULL THEN 0 END
-          FROM (SELECT CASE WHEN p_similarity IS NOT NULL THEN
-                    -ln(erfc(least(pgrecall.as_normal((p_similarity - p_mean) / p_spread), 30)
-                             / sqrt(2)) / 2)
-                    END AS improbable) AS p);
-
--- The inverse: how many spreads above the mean a similarity lies that says so much. One step of Newton
--- from the bounds that Chatzigeorgiou gives (2013), then Abramowitz and Stegun, Handbook of
--- Mathematical Functions, 26.2.23; to 0.001.
-CREATE FUNCTION pgrecall.deviation(p_nats double precision) RETURNS double precision
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN (SELECT pgrecall.as_sampled(
-               sign * (t - (2.515517 + 0.802853 * t + 0.010328 * t ^ 2)
-                           / (1 + 1.432788 * t + 0.189269 * t ^ 2 + 0.001308 * t ^ 3)))
-          FROM (SELECT CASE WHEN nats > ln(2) THEN 1 ELSE -1 END AS sign,
-                       sqrt(-2 * CASE WHEN nats > ln(2) THEN -nats ELSE ln(1 - exp(-nats)) END) AS t
-                  FROM (SELECT s - (s - ln(s) - 1 - nats) / (1 - 1 / s) AS nats
-                          FROM (SELECT nats, 1 + sqrt(2 * nats) + nats * 5 / 6 AS s
-                                  FROM (SELECT greatest(p_nats, 1e-6) AS nats) AS given) AS near
-                       ) AS improbable) AS half);
-
--- What a row's own words and vector say for it.
+-- What each row's own words and vector say for it, in nats. How improbable a similarity is by chance,
+-- p, follows from the distribution of the similarities that a sample has. But among many something is
+-- always improbable: p speaks for a relation by 1 / (-e p ln p) at most (Sellke, Bayarri and Berger,
+-- Calibration of p values, 2001), of which the logarithm is taken.
 CREATE FUNCTION pgrecall.evidence(
-    p_row pgrecall.judged, p_mean double precision, p_spread double precision,
+    p_rows pgrecall.judged[], p_mean double precision, p_spread double precision,
     p_chance double precision
-) RETURNS double precision
+) RETURNS TABLE (
+    id uuid, distance double precision, words double precision, worth double precision,
+    at timestamptz, matches boolean, evidence double precision)
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN (p_row).words / p_chance + coalesce(pgrecall.surprise(1 - (p_row).distance, p_mean, p_spread), 0);
+AS $evidence$
+    SELECT j.id, j.distance, j.words, j.worth, j.at, j.matches,
+           j.words / p_chance
+           + CASE WHEN j.improbable > 1 THEN j.improbable - ln(j.improbable) - 1 ELSE 0 END
+      FROM (SELECT d.*, -ln(erfc(least(pgrecall.as_normal(d.deviation), 30) / sqrt(2)) / 2)
+                        AS improbable
+              FROM (SELECT r.*, (1 - r.distance - p_mean) / p_spread AS deviation
+                      FROM unnest(p_rows) AS r OFFSET 0) AS d OFFSET 0) AS j
+$evidence$;
+
+-- How many spreads above the mean a similarity lies that says so many nats. One step of Newton from
+-- the bounds that Chatzigeorgiou gives (2013), then Abramowitz and Stegun, Handbook of Mathematical
+-- Functions, 26.2.23; to 0.001.
+CREATE FUNCTION pgrecall.deviation(p_nats double precision) RETURNS double precision
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+AS $deviation$
+DECLARE
+    v_nats double precision := greatest(p_nats, 1e-6);
+    v_near double precision := 1 + sqrt(2 * v_nats) + v_nats * 5 / 6;
+    v_improbable double precision :=
+        v_near - (v_near - ln(v_near) - 1 - v_nats) / (1 - 1 / v_near);
+    v_upper boolean := v_improbable > ln(2);
+    t double precision :=
+        sqrt(-2 * CASE WHEN v_upper THEN -v_improbable ELSE ln(1 - exp(-v_improbable)) END);
+BEGIN
+    RETURN pgrecall.as_sampled(
+        CASE WHEN v_upper THEN 1 ELSE -1 END
+        * (t - (2.515517 + 0.802853 * t + 0.010328 * t ^ 2)
+               / (1 + 1.432788 * t + 0.189269 * t ^ 2 + 0.001308 * t ^ 3)));
+END
+$deviation$;
 
 -- name: neighbours
 -- The episodes next in time, two before and two after, in the same project and sprint.
@@ -215,15 +220,16 @@ BEGIN
            CASE WHEN p_query IS NULL THEN 1 ELSE greatest(avg(j.words), 1) END
       INTO v_mean, v_spread, v_chance
       FROM unnest(v_judged) AS j WHERE j.id = ANY (v_sample);
-    SELECT coalesce(avg(pgrecall.evidence(j, v_mean, v_spread, v_chance)), 0) INTO v_usual
-      FROM unnest(v_judged) AS j WHERE j.id = ANY (v_sample);
+    SELECT coalesce(avg(e.evidence), 0) INTO v_usual
+      FROM pgrecall.evidence(v_judged, v_mean, v_spread, v_chance) AS e WHERE e.id = ANY (v_sample);
     SELECT sum(place.most) INTO v_most
       FROM (SELECT max(2.2 * t.weight * t.idf) AS most FROM unnest((p_wording).terms) AS t
              GROUP BY t.place) AS place;
     IF p_context THEN
-        v_best := ARRAY(SELECT j.id FROM unnest(v_judged) AS j
-                         WHERE j.id = ANY (v_pool) AND j.matches
-                         ORDER BY pgrecall.evidence(j, v_mean, v_spread, v_chance) DESC, j.distance, j.id
+        v_best := ARRAY(SELECT e.id
+                          FROM pgrecall.evidence(v_judged, v_mean, v_spread, v_chance) AS e
+                         WHERE e.id = ANY (v_pool) AND e.matches
+                         ORDER BY e.evidence DESC, e.distance, e.id
                          LIMIT greatest(p_count / 3, 10));
         SELECT coalesce(array_agg(n.id), '{}'), coalesce(array_agg(n.neighbour), '{}'),
                coalesce(array_agg(n.distance), '{}')
@@ -234,8 +240,7 @@ BEGIN
     END IF;
 
     WITH row AS MATERIALIZED (
-        SELECT j.*, pgrecall.evidence(j, v_mean, v_spread, v_chance) AS evidence
-          FROM unnest(v_judged) AS j
+        SELECT e.* FROM pgrecall.evidence(v_judged, v_mean, v_spread, v_chance) AS e
     ), pair AS MATERIALIZED (
         SELECT n.a, n.b, n.far, x.evidence - v_usual AS one, y.evidence - v_usual AS other
           FROM unnest(v_from, v_to, v_far) AS n (a, b, far)
