@@ -132,8 +132,9 @@ AS $evidence$
     SELECT j.id, j.distance, j.words, j.worth, j.at, j.matches,
            j.words / p_chance
            + CASE WHEN j.improbable > 1 THEN j.improbable - ln(j.improbable) - 1 ELSE 0 END
-      FROM (SELECT d.*, -ln(erfc(least(pgrecall.as_normal(d.deviation), 30) / sqrt(2)) / 2)
-                        AS improbable
+      FROM (SELECT d.*, CASE WHEN d.deviation IS NOT NULL THEN
+                        -ln(erfc(least(pgrecall.as_normal(d.deviation), 30) / sqrt(2)) / 2)
+                        END AS improbable
               FROM (SELECT r.*, (1 - r.distance - p_mean) / p_spread AS deviation
                       FROM unnest(p_rows) AS r OFFSET 0) AS d OFFSET 0) AS j
 $evidence$;
