@@ -90,10 +90,12 @@ BEGIN
            failure_count = coalesce(k.failure_count, 0) + (NOT p_success)::integer,
            last_applied = now(),
            supporting_episodes = CASE
-               WHEN p_success AND p_episode_id <> ALL (k.supporting_episodes)
+               WHEN p_success AND p_episode_id IS NOT NULL
+                    AND p_episode_id <> ALL (k.supporting_episodes)
                THEN k.supporting_episodes || p_episode_id ELSE k.supporting_episodes END,
            contradicting_episodes = CASE
-               WHEN NOT p_success AND p_episode_id <> ALL (coalesce(k.contradicting_episodes, '{}'))
+               WHEN NOT p_success AND p_episode_id IS NOT NULL
+                    AND p_episode_id <> ALL (coalesce(k.contradicting_episodes, '{}'))
                THEN coalesce(k.contradicting_episodes, '{}') || p_episode_id
                ELSE k.contradicting_episodes END
      WHERE k.knowledge_id = p_knowledge_id AND k.is_active IS TRUE
