@@ -121,10 +121,11 @@ def _list(plan: Plan) -> None:
 def _strategy(plan: Plan) -> None:
     name = f"k{len(plan.made)}"
     evidence = plan.chance.sample([*plan.episodes], 4)
+    event, subject = plan.chance.choice(EVENTS), plan.chance.choice(SUBJECTS)
     plan.add(
         "add_strategy",
         name,
-        description=f"when {plan.chance.choice(EVENTS)} hits {plan.chance.choice(SUBJECTS)}, {name}",
+        description=f"when {event} hits {subject}, {name}",
         content={"step": len(plan.made)},
         supporting=evidence[:3],
         contradicting=evidence[3:],

@@ -70,11 +70,12 @@ def make_mcp(memory: AsyncMemory | AsyncProjectMemory) -> MCPServer:
         )
     tools = Tools(memory)
     for name, (title, annotations) in _TOOLS.items():
+        tool = getattr(tools, name)
         server.add_tool(
-            getattr(tools, name),
+            tool,
             name=name,
             title=title,
-            description=_description(getattr(tools, name).__doc__),
+            description=_description(tool.__doc__),
             annotations=annotations.model_copy(update={"title": title}),
             structured_output=True,
         )
