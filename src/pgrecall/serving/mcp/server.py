@@ -69,14 +69,14 @@ def make_mcp(memory: AsyncMemory | AsyncProjectMemory) -> MCPServer:
             version=__version__,
         )
     tools = Tools(memory)
-    for name, (title, annotations) in _TOOLS.items():
+    for name, (title, hints) in _TOOLS.items():
         tool = getattr(tools, name)
         server.add_tool(
             tool,
             name=name,
             title=title,
             description=_description(tool.__doc__),
-            annotations=annotations.model_copy(update={"title": title}),
+            annotations=hints.model_copy(update={"title": title}),
             structured_output=True,
         )
     _add_resources(server, memory)
