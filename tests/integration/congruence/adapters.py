@@ -167,7 +167,8 @@ class SqlAdapter:
             values["created_by"] = "test"
         if kind == "delete_episode":
             return "delete_episodes", {"episode_ids": [values["episode_id"]]}
-        return {"list": "list_episodes", "stats": "memory_stats"}.get(kind, kind), values
+        named = {"record": "record_episode", "list": "list_episodes", "stats": "memory_stats"}
+        return named.get(kind, kind), values
 
     @staticmethod
     def _result(kind: str, row: dict[str, Any]) -> dict[str, Any]:
