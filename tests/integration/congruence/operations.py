@@ -108,7 +108,7 @@ def _recall(plan: Plan) -> None:
         query=None if by == "vector" else words,
         embedding=None if by == "words" else plan.vector(),
         project_id=chance.choice([None, *PROJECTS]),
-        limit=50 if by == "words" else chance.choice([1, 5, 20]),
+        limit=chance.choice([1, 5, 20]) if by == "vector" else 300,
         with_outcome=chance.choice([None, None, True]),
     )
 

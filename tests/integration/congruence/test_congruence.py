@@ -63,7 +63,12 @@ class Run:
         if operation.as_:
             self.ids[operation.as_] = rows[0]["id"]
         names = {value: name for name, value in self.ids.items()}
-        self.results.append([_named(row, names) for row in rows])
+        found = [_named(row, names) for row in rows]
+        if operation.kind == "recall" and operation.values["query"] is not None:
+            # Evidence is weighed by a sample of what is stored, which identifiers decide: other
+            # databases, other scores. What is found, and how similar, is the same.
+            found = sorted(({**row, "score": None} for row in found), key=lambda row: row["id"])
+        self.results.append(found)
 
 
 def _named(row: Mapping[str, Any], names: Mapping[UUID, str]) -> dict[str, Any]:
