@@ -28,6 +28,7 @@ POOLED = os.environ.get("PGRECALL_TEST_POOLER", "") not in ("", "0")
 NOT_POOLED = (
     "integration/backup/",
     "integration/embedding/",
+    "integration/mcp/",
     "integration/serving/",
     "integration/inspection/test_doctor",
     "integration/inspection/test_sizing",

@@ -466,6 +466,25 @@ class OperationSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """How much is remembered, of one project or of all.
+
+    Attributes:
+        with_outcome: Episodes whose outcome or its quality is known.
+        mean_quality: Of the known qualities; None before the first.
+        strategies: Active knowledge of every kind; what all projects share counts for each.
+        applications: How often it was applied.
+    """
+
+    episodes: int
+    with_outcome: int
+    mean_quality: float | None
+    strategies: int
+    applications: int
+    live_sessions: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Staleness:
     """How far what a server shows is behind what its primary has committed.
 

@@ -22,7 +22,7 @@ from pgrecall.core.checks import check_limit, check_time, check_ttl
 from pgrecall.core.filters import chosen, scope_text
 from pgrecall.core.pages import decode_cursor, to_page
 from pgrecall.errors import InvalidInput, PgrecallError, ReadOnlyServer
-from pgrecall.models import Metric, OperationSummary, Page
+from pgrecall.models import Metric, OperationSummary, Page, Totals
 from pgrecall.sql import statement
 from pgrecall.telemetry.operations import WORDED, Operation, OperationName, Telemetry
 
@@ -271,6 +271,26 @@ class MetricStore:
             )
             observed.results = len(rows)
         return {row.operation_type: row for row in rows}
+
+    def totals(
+        self, *, project_id: str | None = None, connection: Connection[Any] | None = None
+    ) -> Totals:
+        """Return how much is remembered, of one project or of all.
+
+        Every episode asked for is counted, so it takes time where there are millions.
+
+        Raises:
+            InvalidInput: The project is not one that can be.
+        """
+        with self._observe("count_memory", project_id) as observed:
+            rows = self._database.fetch(
+                statement("metrics", "totals"),
+                {"project_id": scope_text(project_id, "project_id")},
+                class_row(Totals),
+                connection=connection,
+            )
+            observed.results = len(rows)
+        return rows[0]
 
     def prune(
         self,

@@ -17,6 +17,7 @@ from pgrecall.cli import (
     episodes,
     health,
     knowledge,
+    mcp,
     metrics,
     monitor,
     output,
@@ -119,6 +120,7 @@ server.register(app)
 health.register(app)
 recall_check.register(app)
 serve.register(app)
+mcp.register(app)
 app.add_typer(episodes.app, name="episodes")
 app.add_typer(knowledge.app, name="knowledge")
 app.add_typer(sessions.app, name="sessions")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, FastAPI
 
@@ -12,22 +13,33 @@ from pgrecall.serving import embeddings, openai, problems
 from pgrecall.serving.limits import BodyLimit
 from pgrecall.serving.work import Embedding
 
+if TYPE_CHECKING:
+    from mcp.server.mcpserver import MCPServer
+
 
 def make_app(
-    embedding: Embedding, routers: Sequence[APIRouter] = (embeddings.router, openai.router)
+    embedding: Embedding,
+    routers: Sequence[APIRouter] = (embeddings.router, openai.router),
+    mcp: MCPServer | None = None,
 ) -> FastAPI:
     """Return the application.
 
     Args:
         embedding: What its endpoints embed with; they find it as ``app.state.embedding``.
         routers: Its endpoints.
+        mcp: Answers at ``/mcp``, if given; made by ``pgrecall.serving.mcp.server.make_mcp``.
     """
+    if mcp is not None:
+        from pgrecall.serving.mcp import http as mcp_http  # an extra of its own
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         # Loads the model. If it fails, the server starts all the same, and says so at /health.
         await embedding.health()
-        yield
+        async with AsyncExitStack() as stack:
+            if mcp is not None:
+                await stack.enter_async_context(mcp_http.running(mcp))
+            yield
 
     app = FastAPI(
         title="pgrecall",
@@ -43,4 +55,6 @@ def make_app(
     problems.install(app)
     for router in routers:
         app.include_router(router)
+    if mcp is not None:
+        app.router.routes.extend(mcp_http.routes(mcp))
     return app

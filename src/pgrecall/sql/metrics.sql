@@ -54,6 +54,9 @@ WHERE m.operation_type IS NOT NULL AND coalesce(m.duration_ms, m.latency_ms) IS 
 GROUP BY m.operation_type
 ORDER BY m.operation_type
 
+-- name: totals
+SELECT t.* FROM pgrecall.memory_stats(%(project_id)s) AS t
+
 -- name: prune
 -- A batch at a time, so that no transaction is long.
 DELETE FROM public.agent_memory_metrics AS d

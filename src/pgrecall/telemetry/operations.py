@@ -47,7 +47,7 @@ SessionOperation = Literal[
     "expire_sessions",
     "delete_session",
 ]
-MetricOperation = Literal["list_metrics", "summarize_metrics", "prune_metrics"]
+MetricOperation = Literal["list_metrics", "summarize_metrics", "count_memory", "prune_metrics"]
 OperationName = EpisodeOperation | KnowledgeOperation | SessionOperation | MetricOperation
 
 TABLES: dict[str, str] = {

@@ -101,6 +101,7 @@ CALLS: dict[str, tuple[str, int, Call]] = {
     "metrics.summary": (
         "summarize_metrics", 1, lambda m, i, new: m.metrics.summary(operation_type="get_episode"),
     ),
+    "metrics.totals": ("count_memory", 1, lambda m, i, new: m.metrics.totals()),
     "metrics.prune": ("prune_metrics", 0, lambda m, i, new: m.metrics.prune(keep=timedelta(1))),
 }  # fmt: skip
 
@@ -202,6 +203,7 @@ BAD: dict[str, Call] = {
     "delete_session": lambda m, i, new: m.sessions.delete("no identifier"),
     "list_metrics": lambda m, i, new: m.metrics.list(limit=-1),
     "summarize_metrics": lambda m, i, new: m.metrics.summary(project_id="p" * 51),
+    "count_memory": lambda m, i, new: m.metrics.totals(project_id="p" * 51),
     "prune_metrics": lambda m, i, new: m.metrics.prune(keep=0),
 }
 

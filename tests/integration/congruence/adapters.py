@@ -1,0 +1,251 @@
+"""One adapter for each interface: it does an operation and gives back its result, by names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+from tests.integration.congruence.operations import Operation
+
+from pgrecall import AsyncMemory
+from pgrecall.errors import PgrecallError
+
+STATES = ("22023", "P0002", "23505", "23001")
+"""What functions of the database refuse with, always with a hint."""
+
+NOBODY = UUID("00000000-0000-4000-8000-000000000000")
+
+
+class Lacks(Exception):
+    """The interface has no such operation."""
+
+
+class Refused(Exception):
+    """The operation was refused, as it should be."""
+
+
+class Adapter(Protocol):
+    """Does operations through an interface.
+
+    ``do`` returns rows: an identifier under ``id`` and values that must be the same everywhere.
+    """
+
+    async def do(self, operation: Operation, ids: Mapping[str, UUID]) -> list[dict[str, Any]]: ...
+
+
+def points(values: Mapping[str, Any], ids: Mapping[str, UUID]) -> dict[str, Any]:
+    """Return values with the identifiers of the names in them."""
+    found = dict(values)
+    for name in ("episode", "strategy", "session"):
+        if found.get(name) is not None:
+            found[name] = ids.get(found[name], NOBODY)
+    for name in ("supporting", "contradicting"):
+        if name in found:
+            found[name] = [ids.get(one, NOBODY) for one in found[name]]
+    return found
+
+
+class PythonAdapter:
+    """The client."""
+
+    def __init__(self, memory: AsyncMemory) -> None:
+        self._memory = memory
+
+    async def do(self, operation: Operation, ids: Mapping[str, UUID]) -> list[dict[str, Any]]:
+        values = points(operation.values, ids)
+        try:
+            found: list[dict[str, Any]] = await getattr(self, operation.kind)(**values)
+        except PgrecallError as error:
+            raise Refused(str(error)) from error
+        return found
+
+    async def record(self, **values: Any) -> list[dict[str, Any]]:
+        return [{"id": (await self._memory.episodes.record(**values)).episode_id}]
+
+    async def record_outcome(self, episode: UUID, **values: Any) -> list[dict[str, Any]]:
+        stored = await self._memory.episodes.record_outcome(episode, **values)
+        return [{"id": stored.episode_id, "quality": stored.outcome_quality}]
+
+    async def recall(self, query: Any, **values: Any) -> list[dict[str, Any]]:
+        return [
+            {"id": h.episode.episode_id, "similarity": h.similarity, "score": h.score}
+            for h in await self._memory.episodes.recall(query, **values)
+        ]
+
+    async def list(self, **values: Any) -> list[dict[str, Any]]:
+        return [{"id": one.episode_id} for one in await self._memory.episodes.list(**values)]
+
+    async def add_strategy(
+        self, description: str, content: Any, supporting: Any, contradicting: Any, **values: Any
+    ) -> list[dict[str, Any]]:
+        known = await self._memory.knowledge.add(
+            "strategy", description, content, supporting_episodes=supporting,
+            contradicting_episodes=contradicting, created_by="test", **values,
+        )  # fmt: skip
+        return [{"id": known.knowledge_id}]
+
+    async def apply_strategy(self, strategy: UUID, success: bool, episode: Any) -> Any:
+        known = await self._memory.knowledge.record_application(
+            strategy, success=success, episode_id=episode
+        )
+        return [{"id": known.knowledge_id, "rate": known.success_rate}]
+
+    async def recall_strategies(self, query: Any, **values: Any) -> list[dict[str, Any]]:
+        return [
+            {"id": h.knowledge.knowledge_id, "similarity": h.similarity, "score": h.score}
+            for h in await self._memory.knowledge.recall(query, **values)
+        ]
+
+    async def open_session(self, **values: Any) -> list[dict[str, Any]]:
+        return [{"id": (await self._memory.sessions.open(**values)).session_id}]
+
+    async def update_session(self, session: UUID, **change: Any) -> list[dict[str, Any]]:
+        ((name, value),) = change.items()
+        call = {
+            "context": self._memory.sessions.update_context,
+            "thought": self._memory.sessions.append_thought,
+            "goal": self._memory.sessions.set_goal,
+            "episode": self._memory.sessions.relate_episode,
+        }[name]
+        return [{"id": (await call(session, value)).session_id}]
+
+    async def close_session(self, session: UUID) -> list[dict[str, Any]]:
+        return [{"id": (await self._memory.sessions.close(session)).session_id}]
+
+    async def delete_episode(self, episode: UUID) -> list[dict[str, Any]]:
+        return [{"count": await self._memory.episodes.delete(episode)}]
+
+    async def stats(self, project_id: str | None) -> list[dict[str, Any]]:
+        totals = await self._memory.metrics.totals(project_id=project_id)
+        return [{"episodes": totals.episodes, "quality": totals.mean_quality}]
+
+
+class SqlAdapter:
+    """Nothing but functions of the database."""
+
+    def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        self._connection = connection
+
+    async def do(self, operation: Operation, ids: Mapping[str, UUID]) -> list[dict[str, Any]]:
+        function, arguments = self._call(operation.kind, points(operation.values, ids))
+        given = {f"p_{name}": value for name, value in arguments.items() if value is not None}
+        written = ", ".join(
+            f"{name} => %({name})s{'::vector' if name == 'p_embedding' else ''}" for name in given
+        )
+        parameters = {
+            name: Jsonb(value) if isinstance(value, dict)
+            else str(value) if name == "p_embedding" else value
+            for name, value in given.items()
+        }  # fmt: skip
+        try:
+            async with self._connection.cursor(row_factory=dict_row) as cursor:
+                await cursor.execute(f"SELECT * FROM pgrecall.{function}({written})", parameters)
+                rows = await cursor.fetchall()
+        except psycopg.Error as error:
+            if not error.diag.message_hint or error.sqlstate not in STATES:
+                raise
+            raise Refused(str(error)) from error
+        return [self._result(operation.kind, row) for row in rows]
+
+    @staticmethod
+    def _call(kind: str, values: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        if "episode" in values:
+            values["episode_id"] = values.pop("episode")
+        if "strategy" in values:
+            values["knowledge_id"] = values.pop("strategy")
+        if "session" in values:
+            values["session_id"] = values.pop("session")
+        if kind == "recall":
+            values["filter"] = {"with_outcome": values.pop("with_outcome")}
+        if kind == "add_strategy":
+            values["supporting_episodes"] = values.pop("supporting")
+            values["contradicting_episodes"] = values.pop("contradicting")
+            values["created_by"] = "test"
+        if kind == "delete_episode":
+            return "delete_episodes", {"episode_ids": [values["episode_id"]]}
+        named = {"record": "record_episode", "list": "list_episodes", "stats": "memory_stats"}
+        return named.get(kind, kind), values
+
+    @staticmethod
+    def _result(kind: str, row: dict[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name in ("episode_id", "knowledge_id", "session_id"):
+            if name in row:
+                found["id"] = row[name]
+        for name in ("similarity", "score"):
+            if name in row:
+                found[name] = row[name]
+        if kind == "record_outcome":
+            found["quality"] = row["outcome_quality"]
+        elif kind == "apply_strategy":
+            found["rate"] = row["success_rate"]
+        elif kind == "delete_episode":
+            found["count"] = row["delete_episodes"]
+        elif kind == "stats":
+            found = {"episodes": row["episodes"], "quality": row["mean_quality"]}
+        return found
+
+
+class McpAdapter:
+    """The tools of the MCP server, called with the SDK's client.
+
+    A model is not given what lists or deletes, so these are done by the client instead.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    async def do(self, operation: Operation, ids: Mapping[str, UUID]) -> list[dict[str, Any]]:
+        kind, values = operation.kind, points(operation.values, ids)
+        if kind in ("list", "delete_episode"):
+            raise Lacks(kind)
+        renamed = {
+            "perception": "situation", "timestamp": "decided_at", "episode": "episode_id",
+            "strategy": "knowledge_id", "session": "session_id",
+            "supporting": "supporting_episodes", "contradicting": "contradicting_episodes",
+        }  # fmt: skip
+        arguments = {
+            renamed.get(name, name): _plain(value)
+            for name, value in values.items() if value is not None
+        }  # fmt: skip
+        if kind == "record" and "outcome_quality" in arguments:
+            arguments["quality"] = arguments.pop("outcome_quality")
+        answer = await self._client.call_tool(f"memory_{kind}", arguments)
+        if answer.is_error:
+            text = answer.content[0].text
+            assert "SELECT" not in text, text
+            raise Refused(text)
+        found = answer.structured_content
+        if kind in ("recall", "recall_strategies"):
+            (hits,) = found.values()
+            return [
+                {
+                    "id": UUID(hit.get("episode_id") or hit["knowledge_id"]),
+                    "similarity": hit["similarity"],
+                    "score": hit["score"],
+                }
+                for hit in hits
+            ]
+        if kind == "stats":
+            return [{"episodes": found["episodes"], "quality": found["mean_quality"]}]
+        key = {"add_strategy": "knowledge_id", "apply_strategy": "knowledge_id"}.get(
+            kind, "session_id" if "session" in kind else "episode_id"
+        )
+        result: dict[str, Any] = {"id": UUID(found[key])}
+        if kind == "record_outcome":
+            result["quality"] = found["quality"]
+        if kind == "apply_strategy":
+            result["rate"] = found["success_rate"]
+        return [result]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if isinstance(value, UUID):
+        return str(value)
+    return value.isoformat() if hasattr(value, "isoformat") else value
