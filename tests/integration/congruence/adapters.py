@@ -193,7 +193,8 @@ class SqlAdapter:
 class McpAdapter:
     """The tools of the MCP server, called with the SDK's client.
 
-    A model is not given what lists or deletes, so these are done by the client instead.
+    A model is not given what lists or deletes, so these are done by the client instead; nor does it
+    make identifiers.
     """
 
     def __init__(self, client: Any) -> None:
@@ -212,6 +213,8 @@ class McpAdapter:
             renamed.get(name, name): _plain(value)
             for name, value in values.items() if value is not None
         }  # fmt: skip
+        if kind == "record":
+            arguments.pop("episode_id", None)
         if kind == "record" and "outcome_quality" in arguments:
             arguments["quality"] = arguments.pop("outcome_quality")
         answer = await self._client.call_tool(f"memory_{kind}", arguments)

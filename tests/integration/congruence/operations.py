@@ -10,6 +10,7 @@ import random
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 SEED = 20_261_128
 DIMENSIONS = 64
@@ -82,6 +83,7 @@ def _record(plan: Plan) -> None:
         "sprint_id": chance.choice([None, "s1", "s2"]),
         "external_id": f"ticket-{number}",
         "embedding": plan.vector() if chance.random() < 0.9 else None,
+        "episode_id": UUID(int=chance.getrandbits(128), version=4),
     }  # fmt: skip
     plan.add("record", f"e{number}", **values)
     plan.episodes[f"e{number}"] = plan.made[-1]
@@ -108,7 +110,7 @@ def _recall(plan: Plan) -> None:
         query=None if by == "vector" else words,
         embedding=None if by == "words" else plan.vector(),
         project_id=chance.choice([None, *PROJECTS]),
-        limit=chance.choice([1, 5, 20]) if by == "vector" else 300,
+        limit=chance.choice([1, 5, 20]),
         with_outcome=chance.choice([None, None, True]),
     )
 

@@ -63,12 +63,18 @@ class Run:
         if operation.as_:
             self.ids[operation.as_] = rows[0]["id"]
         names = {value: name for name, value in self.ids.items()}
-        found = [_named(row, names) for row in rows]
-        if operation.kind == "recall" and operation.values["query"] is not None:
-            # Evidence is weighed by a sample of what is stored, which identifiers decide: other
-            # databases, other scores. What is found, and how similar, is the same.
-            found = sorted(({**row, "score": None} for row in found), key=lambda row: row["id"])
-        self.results.append(found)
+        self.results.append([_named(row, names) for row in rows])
+        if operation.kind.startswith("recall"):
+            same = await self._otherwise.do(operation, self.ids)
+            assert self.results[-1] == [_named(row, names) for row in same], operation
+
+
+def by_words(operation: Operation) -> bool:
+    """Whether it recalls by words, whose evidence is weighed by a sample of what is stored.
+
+    Identifiers decide on the sample: where an interface makes its own, scores are others.
+    """
+    return operation.kind == "recall" and operation.values["query"] is not None
 
 
 def _named(row: Mapping[str, Any], names: Mapping[UUID, str]) -> dict[str, Any]:
@@ -151,6 +157,7 @@ async def test_every_interface_does_the_same(pgrecall_template: Template) -> Non
             f"{interface}: {number} {operation.kind}: {ours} but {theirs}"
             for number, (operation, ours, theirs) in enumerate(pairs)
             if theirs not in ("lacked", ours)
+            and not (interface == "mcp" and by_words(operation) and theirs != "refused")
         ]
         assert not differing, differing[:3]
         assert not unlike(stored["python"], stored[interface]), interface
