@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 from uuid import UUID
 
 import psycopg
@@ -13,6 +13,8 @@ from tests.integration.congruence.operations import Operation
 
 from pgrecall import AsyncMemory
 from pgrecall.errors import PgrecallError
+
+Rows: TypeAlias = list[dict[str, Any]]
 
 STATES = ("22023", "P0002", "23505", "23001")
 """What functions of the database refuse with, always with a hint."""
@@ -34,7 +36,7 @@ class Adapter(Protocol):
     ``do`` returns rows: an identifier under ``id`` and values that must be the same everywhere.
     """
 
-    async def do(self, operation: Operation, ids: Mapping[str, UUID]) -> list[dict[str, Any]]: ...
+    async def do(self, operation: Operation, ids: Mapping[str, UUID]) -> Rows: ...
 
 
 def points(values: Mapping[str, Any], ids: Mapping[str, UUID]) -> dict[str, Any]:
@@ -55,33 +57,33 @@ class PythonAdapter:
     def __init__(self, memory: AsyncMemory) -> None:
         self._memory = memory
 
-    async def do(self, operation: Operation, ids: Mapping[str, UUID]) -> list[dict[str, Any]]:
+    async def do(self, operation: Operation, ids: Mapping[str, UUID]) -> Rows:
         values = points(operation.values, ids)
         try:
-            found: list[dict[str, Any]] = await getattr(self, operation.kind)(**values)
+            found: Rows = await getattr(self, operation.kind)(**values)
         except PgrecallError as error:
             raise Refused(str(error)) from error
         return found
 
-    async def record(self, **values: Any) -> list[dict[str, Any]]:
+    async def record(self, **values: Any) -> Rows:
         return [{"id": (await self._memory.episodes.record(**values)).episode_id}]
 
-    async def record_outcome(self, episode: UUID, **values: Any) -> list[dict[str, Any]]:
+    async def record_outcome(self, episode: UUID, **values: Any) -> Rows:
         stored = await self._memory.episodes.record_outcome(episode, **values)
         return [{"id": stored.episode_id, "quality": stored.outcome_quality}]
 
-    async def recall(self, query: Any, **values: Any) -> list[dict[str, Any]]:
+    async def recall(self, query: Any, **values: Any) -> Rows:
         return [
             {"id": h.episode.episode_id, "similarity": h.similarity, "score": h.score}
             for h in await self._memory.episodes.recall(query, **values)
         ]
 
-    async def list(self, **values: Any) -> list[dict[str, Any]]:
+    async def list(self, **values: Any) -> Rows:
         return [{"id": one.episode_id} for one in await self._memory.episodes.list(**values)]
 
     async def add_strategy(
         self, description: str, content: Any, supporting: Any, contradicting: Any, **values: Any
-    ) -> list[dict[str, Any]]:
+    ) -> Rows:
         known = await self._memory.knowledge.add(
             "strategy", description, content, supporting_episodes=supporting,
             contradicting_episodes=contradicting, created_by="test", **values,
@@ -94,32 +96,32 @@ class PythonAdapter:
         )
         return [{"id": known.knowledge_id, "rate": known.success_rate}]
 
-    async def recall_strategies(self, query: Any, **values: Any) -> list[dict[str, Any]]:
+    async def recall_strategies(self, query: Any, **values: Any) -> Rows:
         return [
             {"id": h.knowledge.knowledge_id, "similarity": h.similarity, "score": h.score}
             for h in await self._memory.knowledge.recall(query, **values)
         ]
 
-    async def open_session(self, **values: Any) -> list[dict[str, Any]]:
+    async def open_session(self, **values: Any) -> Rows:
         return [{"id": (await self._memory.sessions.open(**values)).session_id}]
 
-    async def update_session(self, session: UUID, **change: Any) -> list[dict[str, Any]]:
+    async def update_session(self, session: UUID, **change: Any) -> Rows:
         ((name, value),) = change.items()
-        call = {
+        calls: dict[str, Any] = {
             "context": self._memory.sessions.update_context,
             "thought": self._memory.sessions.append_thought,
             "goal": self._memory.sessions.set_goal,
             "episode": self._memory.sessions.relate_episode,
-        }[name]
-        return [{"id": (await call(session, value)).session_id}]
+        }
+        return [{"id": (await calls[name](session, value)).session_id}]
 
-    async def close_session(self, session: UUID) -> list[dict[str, Any]]:
+    async def close_session(self, session: UUID) -> Rows:
         return [{"id": (await self._memory.sessions.close(session)).session_id}]
 
-    async def delete_episode(self, episode: UUID) -> list[dict[str, Any]]:
+    async def delete_episode(self, episode: UUID) -> Rows:
         return [{"count": await self._memory.episodes.delete(episode)}]
 
-    async def stats(self, project_id: str | None) -> list[dict[str, Any]]:
+    async def stats(self, project_id: str | None) -> Rows:
         totals = await self._memory.metrics.totals(project_id=project_id)
         return [{"episodes": totals.episodes, "quality": totals.mean_quality}]
 
@@ -130,7 +132,7 @@ class SqlAdapter:
     def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
         self._connection = connection
 
-    async def do(self, operation: Operation, ids: Mapping[str, UUID]) -> list[dict[str, Any]]:
+    async def do(self, operation: Operation, ids: Mapping[str, UUID]) -> Rows:
         function, arguments = self._call(operation.kind, points(operation.values, ids))
         given = {f"p_{name}": value for name, value in arguments.items() if value is not None}
         written = ", ".join(
@@ -200,7 +202,7 @@ class McpAdapter:
     def __init__(self, client: Any) -> None:
         self._client = client
 
-    async def do(self, operation: Operation, ids: Mapping[str, UUID]) -> list[dict[str, Any]]:
+    async def do(self, operation: Operation, ids: Mapping[str, UUID]) -> Rows:
         kind, values = operation.kind, points(operation.values, ids)
         if kind in ("list", "delete_episode"):
             raise Lacks(kind)

@@ -172,14 +172,13 @@ def _session(plan: Plan) -> None:
 
 def _update(plan: Plan) -> None:
     if plan.sessions:
-        change = plan.chance.choice(
-            [
-                {"context": {"step": len(plan.made)}},
-                {"thought": {"at": len(plan.made)}},
-                {"goal": f"reach {len(plan.made)}"},
-                {"episode": plan.episode()},
-            ]
-        )
+        changes: list[dict[str, Any]] = [
+            {"context": {"step": len(plan.made)}},
+            {"thought": {"at": len(plan.made)}},
+            {"goal": f"reach {len(plan.made)}"},
+            {"episode": plan.episode()},
+        ]
+        change = plan.chance.choice(changes)
         plan.add("update_session", session=plan.chance.choice(plan.sessions), **change)
 
 

@@ -96,7 +96,7 @@ async def records(dsn: str, ids: Mapping[str, UUID]) -> dict[str, list[dict[str,
     found = {}
     async with await psycopg.AsyncConnection.connect(dsn, row_factory=dict_row) as connection:
         for table, key in TABLES.items():
-            cursor = await connection.execute(f"SELECT * FROM {table}")  # type: ignore[arg-type]
+            cursor = await connection.execute(f"SELECT * FROM {table}")
             rows = [
                 {name: named(value) for name, value in row.items() if name not in CHANGING}
                 for row in await cursor.fetchall()

@@ -23,7 +23,7 @@ KEYS = {
         name="apollo", scopes=frozenset({"read", "write"}), projects=frozenset({"apollo"})
     ),
 }
-EPISODE = {"situation": {"backlog": 12}, "action": {"sprint": True}}
+EPISODE: dict[str, Any] = {"situation": {"backlog": 12}, "action": {"sprint": True}}
 
 
 class Keys:
