@@ -12,12 +12,14 @@ from starlette.routing import BaseRoute
 
 LOCAL_HOSTS = ("127.0.0.1:*", "localhost:*", "[::1]:*", "127.0.0.1", "localhost", "[::1]")
 """Names by which this machine may be asked; ``:*`` stands for every port."""
+LOCAL_ORIGINS = ("http://127.0.0.1:*", "http://localhost:*", "http://[::1]:*")
+"""Pages that this machine serves itself."""
 
 
 def asgi_app(
     server: MCPServer,
     allowed_hosts: Sequence[str] = LOCAL_HOSTS,
-    allowed_origins: Sequence[str] = (),
+    allowed_origins: Sequence[str] = LOCAL_ORIGINS,
 ) -> Starlette:
     """Return an application that answers at ``/mcp``, with a lifespan of its own.
 
@@ -27,7 +29,7 @@ def asgi_app(
         server: Made by ``make_mcp``; it can be served once.
         allowed_hosts: Names in the ``Host`` header that are answered. Others are refused, so that
             no web page reaches the memory under a name that leads here.
-        allowed_origins: Pages that may ask from a browser; none unless given.
+        allowed_origins: Pages that may ask from a browser; those of this machine unless given.
     """
     return server.streamable_http_app(
         streamable_http_path="/mcp",
@@ -42,7 +44,7 @@ def asgi_app(
 def routes(
     server: MCPServer,
     allowed_hosts: Sequence[str] = LOCAL_HOSTS,
-    allowed_origins: Sequence[str] = (),
+    allowed_origins: Sequence[str] = LOCAL_ORIGINS,
 ) -> Sequence[BaseRoute]:
     """Return the routes of ``asgi_app``, for another application, which then runs ``running``.
 
