@@ -156,8 +156,8 @@ async def _feed(pipe: _Pipe, request: Request, work: asyncio.Task[Any], seconds:
 
 
 async def _room(pipe: _Pipe, work: asyncio.Task[Any]) -> None:
-    while pipe.full() and not work.done():
-        # The thread takes a chunk in milliseconds; an event would have to come from there.
+    # The thread takes a chunk in milliseconds; an event would have to come from there.
+    while pipe.full() and not work.done():  # noqa: ASYNC110
         await asyncio.sleep(0.005)
 
 
