@@ -46,6 +46,7 @@ check: setup ## Style, types, and the generated files against their sources
 	$(BIN)/python tools/cli_reference.py --check
 	$(BIN)/python tools/python_reference.py --check
 	$(BIN)/python tools/metrics_reference.py --check
+	$(BIN)/python tools/openapi.py --check
 	$(BIN)/python tools/dashboards.py --check
 	$(BIN)/python tools/chart.py --check
 
@@ -58,6 +59,7 @@ generate: setup ## Make the files that are made from others
 	$(BIN)/python tools/cli_reference.py
 	$(BIN)/python tools/python_reference.py
 	$(BIN)/python tools/metrics_reference.py
+	$(BIN)/python tools/openapi.py
 	$(BIN)/python tools/dashboards.py
 	$(BIN)/python tools/chart.py
 

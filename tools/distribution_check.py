@@ -33,6 +33,8 @@ WITHOUT_PROJECT = {
     "pgrecall.task_runs": "stays on the coordinator",
     "pgrecall.embedding_work": "stays on the coordinator",
     "pgrecall.deferred_indexes": "stays on the coordinator",
+    "pgrecall.api_keys": "reference table",
+    "pgrecall.request_answers": "stays on the coordinator",
     "pgrecall.vocabulary": "**no place**: counts over all projects, written by every fold",
     "pgrecall.embedding_queue": "**no place**: needs project_id, to lie beside its rows",
 }

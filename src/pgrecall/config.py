@@ -138,8 +138,19 @@ class Settings(BaseSettings):
     traces: bool = Field(
         False, description="Open an OpenTelemetry span around each operation of a client."
     )
+    serve_memory: bool | None = Field(
+        None,
+        description="Whether `pgrecall serve` serves the memory, or embeddings alone; the memory "
+        "where a database is configured, unless given.",
+    )
     serve_host: str = Field(
-        "127.0.0.1", description="Address of this machine that `pgrecall serve` listens on."
+        "127.0.0.1",
+        description="Address that `pgrecall serve` listens on; beyond this machine with keys only.",
+    )
+    serve_allowed_hosts: str | None = Field(
+        None,
+        description="Names by which it may be asked, with commas between; `*` for any. Loopback "
+        "addresses unless given; any, where it listens beyond this machine.",
     )
     serve_port: int = Field(
         8750, ge=0, le=65_535, description="Port at which it does; 0 takes a free one."
@@ -159,6 +170,12 @@ class Settings(BaseSettings):
     )
     serve_timeout: float = Field(
         120.0, gt=0, description="Seconds that embedding the texts of a request there may take."
+    )
+    serve_request_timeout: float = Field(
+        60.0, gt=0, description="Seconds that a request there may take; streams are not limited."
+    )
+    serve_max_requests: int = Field(
+        512, gt=0, description="Requests under way there at once; others are told to come later."
     )
     serve_drain: int = Field(
         20, ge=0, description="Seconds in which `pgrecall serve` finishes requests when it ends."

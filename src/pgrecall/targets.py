@@ -76,6 +76,15 @@ def resolve_dsn(settings: Settings, role: str = "app", *, progress: Progress | N
     return dsn_for(settings, role)
 
 
+def is_configured(settings: Settings) -> bool:
+    """Whether a database is configured: by ``PGRECALL_DSN``, or by ``pgrecall init``."""
+    from pgrecall.ops.provision import credentials
+
+    if settings.dsn is not None:
+        return True
+    return credentials.service_name("app") in credentials.read_services(settings.service_file)
+
+
 def direct_owner_dsn(settings: Settings, *, progress: Progress | None = None) -> str:
     """Return the owner's connection string to the server itself, for migrations.
 

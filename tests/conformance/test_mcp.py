@@ -36,12 +36,12 @@ def test_the_suite_of_the_protocol(pgrecall_template: Template, tmp_path: Path) 
             cwd=suite, capture_output=True, text=True, check=False,
         )  # fmt: skip
     told = done.stdout + done.stderr
-    passed = set(re.findall(r"^✓ ([\w-]+): ", told, re.M))
+    passed = set(re.findall(r"^✓ ([\w-]+): ", told, re.MULTILINE))
     assert passed == PASSING, told[-3000:]
     assert done.returncode == 0, told[-3000:]
 
 
 def test_the_page_says_what_is_left_out_and_why() -> None:
     left_out = set(yaml.safe_load((HERE / "left-out.yml").read_text())["server"])
-    rows = re.findall(r"^\| (`.*?) \| \w", PAGE.read_text(), re.M)
+    rows = re.findall(r"^\| (`.*?) \| \w", PAGE.read_text(), re.MULTILINE)
     assert {name for row in rows for name in re.findall(r"`([\w-]+)`", row)} == left_out

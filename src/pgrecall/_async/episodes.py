@@ -72,7 +72,14 @@ class AsyncEpisodeStore:
             InvalidInput: A value cannot be stored.
             EmbeddingError: The text could not be embedded.
         """
-        return await self._recorder.embedded(self._new(values))
+        return (await self.prepare_many([values]))[0]
+
+    async def prepare_many(
+        self, episodes: Iterable[NewEpisode | Mapping[str, Any]]
+    ) -> Sequence[NewEpisode]:
+        """Return episodes with their vectors, made together; as ``prepare`` does of one."""
+        given = [item if isinstance(item, NewEpisode) else self._new(item) for item in episodes]
+        return await self._recorder.embedded(given)
 
     async def record(
         self,
@@ -131,23 +138,15 @@ class AsyncEpisodeStore:
             if episode is None:
                 episode = self._new(
                     {
-                        "project_id": project_id,
-                        "agent_version": agent_version,
-                        "perception": perception,
-                        "reasoning": reasoning,
-                        "action": action,
-                        "outcome": outcome,
-                        "outcome_quality": outcome_quality,
-                        "timestamp": timestamp,
-                        "control_mode": control_mode,
-                        "decision_source": decision_source,
-                        "sprint_id": sprint_id,
-                        "chronicle_note_id": chronicle_note_id,
-                        "external_id": external_id,
-                        "episode_id": episode_id,
-                        "embedding": embedding,
+                        "project_id": project_id, "agent_version": agent_version,
+                        "perception": perception, "reasoning": reasoning, "action": action,
+                        "outcome": outcome, "outcome_quality": outcome_quality,
+                        "timestamp": timestamp, "control_mode": control_mode,
+                        "decision_source": decision_source, "sprint_id": sprint_id,
+                        "chronicle_note_id": chronicle_note_id, "external_id": external_id,
+                        "episode_id": episode_id, "embedding": embedding,
                     }
-                )
+                )  # fmt: skip
             recorded = await self._recorder.write([episode], embed, burst, connection, measured)
             return recorded.episodes[0]
 

@@ -73,7 +73,14 @@ class EpisodeStore:
             InvalidInput: A value cannot be stored.
             EmbeddingError: The text could not be embedded.
         """
-        return self._recorder.embedded(self._new(values))
+        return (self.prepare_many([values]))[0]
+
+    def prepare_many(
+        self, episodes: Iterable[NewEpisode | Mapping[str, Any]]
+    ) -> Sequence[NewEpisode]:
+        """Return episodes with their vectors, made together; as ``prepare`` does of one."""
+        given = [item if isinstance(item, NewEpisode) else self._new(item) for item in episodes]
+        return self._recorder.embedded(given)
 
     def record(
         self,
@@ -132,23 +139,15 @@ class EpisodeStore:
             if episode is None:
                 episode = self._new(
                     {
-                        "project_id": project_id,
-                        "agent_version": agent_version,
-                        "perception": perception,
-                        "reasoning": reasoning,
-                        "action": action,
-                        "outcome": outcome,
-                        "outcome_quality": outcome_quality,
-                        "timestamp": timestamp,
-                        "control_mode": control_mode,
-                        "decision_source": decision_source,
-                        "sprint_id": sprint_id,
-                        "chronicle_note_id": chronicle_note_id,
-                        "external_id": external_id,
-                        "episode_id": episode_id,
-                        "embedding": embedding,
+                        "project_id": project_id, "agent_version": agent_version,
+                        "perception": perception, "reasoning": reasoning, "action": action,
+                        "outcome": outcome, "outcome_quality": outcome_quality,
+                        "timestamp": timestamp, "control_mode": control_mode,
+                        "decision_source": decision_source, "sprint_id": sprint_id,
+                        "chronicle_note_id": chronicle_note_id, "external_id": external_id,
+                        "episode_id": episode_id, "embedding": embedding,
                     }
-                )
+                )  # fmt: skip
             recorded = self._recorder.write([episode], embed, burst, connection, measured)
             return recorded.episodes[0]
 

@@ -36,16 +36,19 @@ class Recorder:
         self._scope = scope
         self._database = scope.database
 
-    def embedded(self, episode: NewEpisode) -> NewEpisode:
-        """Return a checked episode with its vector.
+    def embedded(self, episodes: Sequence[NewEpisode]) -> Sequence[NewEpisode]:
+        """Return checked episodes with their vectors.
 
         Raises:
             InvalidInput: A value cannot be stored.
             EmbeddingError: The text could not be embedded.
         """
-        rows = self._rows([episode])
-        (row,) = self._embedded([episode], rows, self._scope.model.now, "now", None)
-        return replace(episode, embedding=row.embedding)
+        rows = self._rows(episodes)
+        made = self._embedded(episodes, rows, self._scope.model.now, "now", None)
+        return [
+            replace(episode, embedding=row.embedding)
+            for episode, row in zip(episodes, made, strict=True)
+        ]
 
     def write(
         self,

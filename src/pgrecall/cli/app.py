@@ -16,6 +16,7 @@ from pgrecall.cli import (
     embeddings,
     episodes,
     health,
+    keys,
     knowledge,
     mcp,
     metrics,
@@ -124,6 +125,7 @@ mcp.register(app)
 app.add_typer(episodes.app, name="episodes")
 app.add_typer(knowledge.app, name="knowledge")
 app.add_typer(sessions.app, name="sessions")
+app.add_typer(keys.app, name="keys")
 app.add_typer(embeddings.app, name="embeddings")
 app.add_typer(metrics.app, name="metrics")
 app.add_typer(monitor.app, name="monitor")

@@ -1,4 +1,4 @@
-"""``pgrecall serve``: the embedder over HTTP."""
+"""``pgrecall serve``: the memory and its embedder over HTTP."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def serve(
         typer.Option(
             envvar="PGRECALL_SERVE_HOST",
             metavar="ADDRESS",
-            help="Address to listen on, of this machine alone (127.0.0.1 unless given).",
+            help="Address to listen on (127.0.0.1 unless given); beyond this machine once there "
+            "are keys.",
         ),
     ] = None,
     port: Annotated[
@@ -44,6 +45,17 @@ def serve(
             help="Port there; 0 for a free one (8750 unless given).",
         ),
     ] = None,
+    memory: Annotated[
+        bool | None,
+        typer.Option(
+            "--memory/--no-memory",
+            envvar="PGRECALL_SERVE_MEMORY",
+            help="Serve the memory, setting the embedded server up if need be; or embeddings "
+            "alone, without a database. Unless given, the memory if a database is configured: "
+            "by --dsn, or by pgrecall init.",
+            show_default=False,
+        ),
+    ] = None,
     backfill: Annotated[
         bool,
         typer.Option("--backfill", help="Make the vectors that are missing in the memory as well."),
@@ -52,9 +64,10 @@ def serve(
     embedder: EmbedderName = None,
     as_json: JsonFlag = None,
 ) -> None:
-    """Serve embeddings over HTTP until stopped, to OpenAI's clients too; no database is needed.
+    """Serve the memory and its embedder over HTTP until stopped.
 
-    At SIGTERM or Ctrl-C it takes no more requests and finishes those under way.
+    Without a database it serves embeddings alone, to OpenAI's clients too. At SIGTERM or Ctrl-C
+    it takes no more requests and finishes those under way.
     """
     from pgrecall.cli.stopping import stopped_by_signals
     from pgrecall.config import load_settings
@@ -62,7 +75,9 @@ def serve(
     from pgrecall.telemetry.logs import configure
 
     show = printer(as_json)
-    settings = load_settings(serve_host=host, serve_port=port, embedder=embedder, dsn=dsn)
+    settings = load_settings(
+        serve_host=host, serve_port=port, serve_memory=memory, embedder=embedder, dsn=dsn
+    )
     configure(settings)
     server = load_server()
 

@@ -10,15 +10,8 @@ from __future__ import annotations
 from typing import Final
 
 REVISIONS: Final[tuple[str, ...]] = (
-    "1.0.0",
-    "1.1.0",
-    "1.2.0",
-    "1.3.0",
-    "1.4.0",
-    "1.5.0",
-    "1.6.0",
-    "1.7.0",
-)
+    "1.0.0", "1.1.0", "1.2.0", "1.3.0", "1.4.0", "1.5.0", "1.6.0", "1.7.0",
+)  # fmt: skip
 """Every revision, oldest first."""
 
 HEAD: Final[str] = REVISIONS[-1]

@@ -7,7 +7,7 @@ from types import ModuleType
 
 from pgrecall.errors import MissingExtra
 
-_PACKAGES = ("fastapi", "starlette", "uvicorn")
+_PACKAGES = ("fastapi", "starlette", "uvicorn", "prometheus_client")
 
 
 def load_server() -> ModuleType:

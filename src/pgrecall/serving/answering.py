@@ -12,9 +12,12 @@ from pgrecall.serving.work import Embedding
 
 _FAULTS = {
     400: "The body is no JSON.",
+    401: "No key, or none that is valid.",
+    403: "The key lacks the scope.",
     408: "The body did not come in time.",
     413: "The body is too large.",
     415: "The body's type is not application/json.",
+    421: "This server has another name.",
     422: "A field is wrong, there are too many texts, or one gets no vector.",
     500: "The embedder fails.",
     503: "Too much to do, or the embedder is unavailable: again after Retry-After.",
@@ -38,15 +41,24 @@ def problems() -> Responses:
     return _described(ProblemResponse, "application/problem+json", _FAULTS)
 
 
-def openai_errors() -> Responses:
-    """Return the failures of an endpoint of OpenAI's, for the OpenAPI document."""
+REFUSED = (401, 403, 421, 503)
+"""Failures of requests that are not let in."""
+
+
+def openai_errors(*statuses: int) -> Responses:
+    """Return the failures of an endpoint of OpenAI's, for the OpenAPI document.
+
+    Args:
+        *statuses: Which; all of an endpoint that embeds, unless given.
+    """
     faults = {
         **_FAULTS,
         400: "The body is no JSON, or a field is wrong.",
         404: "Another model than the one that is served.",
         422: "There are too many texts, or one gets no vector.",
     }
-    return _described(OpenAIError, "application/json", faults)
+    named = {status: text for status, text in faults.items() if status in statuses}
+    return _described(OpenAIError, "application/json", named or faults)
 
 
 def _described(body: type[BaseModel], media_type: str, faults: dict[int, str]) -> Responses:

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 
 from pgrecall.serving.answering import Service, problems
+from pgrecall.serving.describing import needs
 from pgrecall.serving.limits import Wanted
 from pgrecall.serving.schemas import (
     BatchRequest,
@@ -17,10 +18,12 @@ from pgrecall.serving.schemas import (
 )
 from pgrecall.serving.work import Embedded
 
-router = APIRouter(tags=["embeddings"])
+router = APIRouter(tags=["embeddings"], dependencies=[needs("read")])
 
 
-@router.post("/embed", response_model=EmbedResponse, responses=problems())
+@router.post(
+    "/embed", response_model=EmbedResponse, responses=problems(), operation_id="embeddings_embed"
+)
 async def embed(asked: EmbedRequest, service: Service) -> Response:
     """Embed a text."""
 
@@ -38,7 +41,12 @@ async def embed(asked: EmbedRequest, service: Service) -> Response:
     return Response(await service.embed(wanted, render), media_type="application/json")
 
 
-@router.post("/embed/batch", response_model=BatchResponse, responses=problems())
+@router.post(
+    "/embed/batch",
+    response_model=BatchResponse,
+    responses=problems(),
+    operation_id="embeddings_embed_batch",
+)
 async def embed_batch(asked: BatchRequest, service: Service) -> Response:
     """Embed several texts; all of them, or none."""
 
@@ -61,6 +69,8 @@ async def embed_batch(asked: BatchRequest, service: Service) -> Response:
     "/health",
     response_model=HealthResponse,
     responses={503: {"model": HealthResponse, "description": "Texts cannot be embedded now."}},
+    operation_id="embeddings_health",
+    openapi_extra={"security": []},
 )
 async def health(service: Service) -> Response:
     """Tell whether texts can be embedded now, as seen within the last seconds."""

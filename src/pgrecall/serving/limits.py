@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -100,15 +101,17 @@ class BodyLimit:
     Args:
         app: What gets them.
         limits: How many bytes, in how many seconds.
+        streamed: Paths whose bodies are read as they come, by what gets them.
     """
 
-    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, limits: Limits, streamed: Sequence[str] = ()) -> None:
         self._app = app
         self._limits = limits
+        self._streamed = frozenset(streamed)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["path"] in self._streamed:
             await self._app(scope, receive, send)
             return
         try:
@@ -152,8 +155,8 @@ class BodyLimit:
 
     def _too_large(self) -> Problem:
         detail = (
-            f"the body has more than {self._limits.body_bytes} bytes: send the texts in several "
-            "requests (PGRECALL_SERVE_MAX_BODY_BYTES)"
+            f"the body has more than {self._limits.body_bytes} bytes: send it in several requests "
+            "(PGRECALL_SERVE_MAX_BODY_BYTES)"
         )
         return Problem(413, "too-large", detail)
 

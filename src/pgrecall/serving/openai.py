@@ -10,18 +10,24 @@ import orjson
 from fastapi import APIRouter, Response
 from pgvector import Vector
 
-from pgrecall.serving.answering import Service, openai_errors
+from pgrecall.serving.answering import REFUSED, Service, openai_errors
+from pgrecall.serving.describing import needs
 from pgrecall.serving.limits import Wanted
 from pgrecall.serving.problems import Problem, shown
 from pgrecall.serving.schemas import OpenAIModel, OpenAIModels, OpenAIRequest, OpenAIResponse
 from pgrecall.serving.work import Embedded
 
-router = APIRouter(prefix="/v1", tags=["OpenAI"])
+router = APIRouter(prefix="/v1", tags=["OpenAI"], dependencies=[needs("read")])
 
 _STARTED = int(time.time())
 
 
-@router.post("/embeddings", response_model=OpenAIResponse, responses=openai_errors())
+@router.post(
+    "/embeddings",
+    response_model=OpenAIResponse,
+    responses=openai_errors(),
+    operation_id="openai_embeddings",
+)
 async def create_embeddings(asked: OpenAIRequest, service: Service) -> Response:
     """Embed a text or several, as OpenAI does."""
     model = asked.model or ""
@@ -58,7 +64,7 @@ def _base64(vector: Vector) -> str:
     return b64encode(struct.pack(f"<{vector.dimensions()}f", *vector.to_list())).decode()
 
 
-@router.get("/models")
+@router.get("/models", operation_id="openai_models", responses=openai_errors(*REFUSED))
 async def list_models(service: Service) -> OpenAIModels:
     """Tell which model is served."""
     model = OpenAIModel(id=service.model, object="model", created=_STARTED, owned_by="pgrecall")

@@ -1,4 +1,4 @@
-"""The memory for those who speak SQL alone."""
+"""Interfaces: keys of those who ask over HTTP, and functions for those who speak SQL alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ down_revision = "1.6.0"
 
 
 def upgrade() -> None:
-    """Add the client's operations as functions of the database."""
+    """Make room for keys and for answers; add the client's operations as functions."""
+    run("1.7.0_keys")
     run("1.7.0_interface")
     run("1.7.0_interface_more")
     run("1.7.0_record")

@@ -35,6 +35,8 @@ _CODES = (_MODELS, "pgrecall.episode_codes", "pgrecall.knowledge_codes")
 _RECENT = "pgrecall.recent_episodes"
 _RECENT_CODES = "pgrecall.recent_codes"
 _SAMPLES = "pgrecall.recall_samples"
+_KEYS = "pgrecall.api_keys"
+_ANSWERS = "pgrecall.request_answers"
 _RECORD_RUN = (
     "pgrecall.record_run(character varying,timestamp with time zone,boolean,bigint,jsonb,"
     "timestamp with time zone)"
@@ -214,6 +216,8 @@ def wanted_grants(request: Request) -> list[Grant]:
     grant("app", "TABLE", ("public.schema_version", *views, *ours), _READ)
     grant("app", "FUNCTION", (*_FUNCTIONS, _RECORD_RUN, *_PROBES), ("EXECUTE",))
     grant("app", "TABLE", (_SAMPLES,), ("SELECT", "INSERT"))
+    grant("app", "TABLE", (_KEYS,), _READ)  # only the owner makes some
+    grant("app", "TABLE", (_ANSWERS,), _WRITE)
     grant("app", "TABLE", (_RECENT,), ("INSERT", "MAINTAIN"))
     grant("app", "TABLE", (_RECENT_CODES,), ("MAINTAIN",))  # who merges tidies up
     grant("app", "TABLES", ("public",), _READ)
@@ -223,6 +227,7 @@ def wanted_grants(request: Request) -> list[Grant]:
         grant(purpose, "DATABASE", (database,), ("CONNECT",))
         grant(purpose, "TABLE", (*tables, "public.schema_version", *views, *ours, _SAMPLES), _READ)
         grant(purpose, "TABLES", ("public", "pgrecall"), _READ)
+    grant("backup", "TABLE", (_KEYS, _ANSWERS), _READ)
     grant("backup", "FUNCTION", (_RECORD_RUN,), ("EXECUTE",))
     grant("monitor", "DATABASE", (database,), ("CONNECT",))
     grant("monitor", "TABLE", ("public.v_memory_system_health", _MODELS, *_STATE_VIEWS), _READ)

@@ -69,7 +69,7 @@ def export_episodes(
     with open_target(target) as file:
         for page in _pages(memory, filters):
             stored = _vectors(memory, page) if with_embeddings else {}
-            file.write(b"".join(_line(item, stored.get(item.episode_id)) for item in page))
+            file.write(b"".join(to_line(item, stored.get(item.episode_id)) for item in page))
             written += len(page)
             vectors += len(stored)
             tell()
@@ -98,7 +98,8 @@ def _vectors(memory: ProjectMemory, page: list[Episode]) -> dict[UUID, Vector]:
     return memory.episodes.embeddings(embedded) if embedded else {}
 
 
-def _line(episode: Episode, vector: Vector | None) -> bytes:
+def to_line(episode: Episode, vector: Vector | None) -> bytes:
+    """Return the line of an episode, with its vector if one is given."""
     values: dict[str, Any] = {}
     for name in KEYS:
         value = _numbers(vector) if name == "embedding" else getattr(episode, name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 
 from mcp.server.mcpserver import MCPServer
@@ -10,47 +10,42 @@ from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
-LOCAL_HOSTS = ("127.0.0.1:*", "localhost:*", "[::1]:*", "127.0.0.1", "localhost", "[::1]")
-"""Names by which this machine may be asked; ``:*`` stands for every port."""
-LOCAL_ORIGINS = ("http://127.0.0.1:*", "http://localhost:*", "http://[::1]:*")
-"""Pages that this machine serves itself."""
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
+"""Names by which this machine may always be asked."""
 
 
-def asgi_app(
-    server: MCPServer,
-    allowed_hosts: Sequence[str] = LOCAL_HOSTS,
-    allowed_origins: Sequence[str] = LOCAL_ORIGINS,
-) -> Starlette:
+def asgi_app(server: MCPServer, hosts: Collection[str] | None = None) -> Starlette:
     """Return an application that answers at ``/mcp``, with a lifespan of its own.
 
     Every request stands alone: any process may answer it, with the rights of its own key.
 
     Args:
         server: Made by ``make_mcp``; it can be served once.
-        allowed_hosts: Names in the ``Host`` header that are answered. Others are refused, so that
-            no web page reaches the memory under a name that leads here.
-        allowed_origins: Pages that may ask from a browser; those of this machine unless given.
+        hosts: Names that it is asked by, besides this machine's own. Others are refused, and so are
+            pages from elsewhere, so that none reaches the memory under a name that leads here.
+            ``*`` refuses none, for servers where whoever asks needs a key.
     """
+    names = [*LOCAL_HOSTS, *(hosts or ())]
+    with_ports = [one for name in names for one in (name, f"{name}:*")]
     return server.streamable_http_app(
         streamable_http_path="/mcp",
         json_response=True,
         stateless_http=True,
         transport_security=TransportSecuritySettings(
-            allowed_hosts=[*allowed_hosts], allowed_origins=[*allowed_origins]
+            enable_dns_rebinding_protection="*" not in names,
+            allowed_hosts=with_ports,
+            allowed_origins=[f"{scheme}://{one}" for scheme in ("http", "https")
+                             for one in with_ports],
         ),
-    )
+    )  # fmt: skip
 
 
-def routes(
-    server: MCPServer,
-    allowed_hosts: Sequence[str] = LOCAL_HOSTS,
-    allowed_origins: Sequence[str] = LOCAL_ORIGINS,
-) -> Sequence[BaseRoute]:
+def routes(server: MCPServer, hosts: Collection[str] | None = None) -> Sequence[BaseRoute]:
     """Return the routes of ``asgi_app``, for another application, which then runs ``running``.
 
     Mounted below a path they would answer ``/mcp`` with a redirection, which clients don't follow.
     """
-    return asgi_app(server, allowed_hosts, allowed_origins).routes
+    return asgi_app(server, hosts).routes
 
 
 @asynccontextmanager
