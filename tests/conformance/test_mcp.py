@@ -19,7 +19,7 @@ HERE = Path(__file__).parent / "mcp"
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "mcp.md"
 PASSING = {
     "server-initialize", "ping", "tools-list", "tools-call-simple-text", "tools-call-error",
-    "server-sse-multiple-streams", "resources-list", "prompts-list", "dns-rebinding-protection",
+    "resources-list", "prompts-list", "dns-rebinding-protection",
 }  # fmt: skip
 
 
@@ -36,7 +36,7 @@ def test_the_suite_of_the_protocol(pgrecall_template: Template, tmp_path: Path) 
             cwd=suite, capture_output=True, text=True, check=False,
         )  # fmt: skip
     told = done.stdout + done.stderr
-    passed = set(re.findall(r"^✓ ([\w-]+): ", told, re.MULTILINE))
+    passed = set(re.findall(r"^✓ ([\w-]+): [1-9]", told, re.MULTILINE))
     assert passed == PASSING, told[-3000:]
     assert done.returncode == 0, told[-3000:]
 

@@ -101,13 +101,15 @@ def test_everything_is_described_with_examples(stubbed: Serving) -> None:
         ("/health", "get"),
         ("/v1/embeddings", "post"),
         ("/v1/models", "get"),
+        ("/healthz", "get"),
+        ("/readyz", "get"),
     }
     for (path, method), operation in operations.items():
         if method == "post":
             assert {"400", "413", "415", "422", "500", "503", "504"} < set(operation["responses"])
         for status, answer in operation["responses"].items():
             form = "application/json"
-            if path.startswith("/embed") and status != "200":
+            if path.startswith(("/embed", "/readyz")) and status != "200":
                 form = "application/problem+json"
             assert [*answer["content"]] == [form], (path, status)
     assert "HTTPValidationError" not in schemas

@@ -55,7 +55,7 @@ def test_bytes_of_a_body(small: Serving, chunked: bool) -> None:
 def test_a_body_is_refused_before_it_has_come(small: Serving) -> None:
     """Both a stated length and bytes that go on and on."""
     where = urlsplit(small.address)
-    head = "POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = "POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     for more in (
         "Content-Length: 9999999999\r\n\r\n",
         "Transfer-Encoding: chunked\r\n\r\n" + "3e8\r\n" + "x" * 1000 + "\r\n" + "1\r\nx\r\n",
@@ -73,7 +73,7 @@ def test_lengths_that_are_none(small: Serving, length: str) -> None:
     where = urlsplit(small.address)
     with socket.create_connection((where.hostname, where.port), timeout=20) as connection:
         connection.sendall(
-            f"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n".encode()
+            f"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n".encode()
         )
         assert connection.recv(65536).startswith(b"HTTP/1.1 400 ")
 
@@ -82,7 +82,9 @@ def test_a_body_that_never_ends(serve: Serve) -> None:
     server = serve(PGRECALL_SERVE_TIMEOUT="0.5")
     where = urlsplit(server.address)
     with socket.create_connection((where.hostname, where.port), timeout=20) as connection:
-        connection.sendall(b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
+        connection.sendall(
+            b"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{"
+        )
         answer = b""
         while chunk := connection.recv(65536):
             answer += chunk

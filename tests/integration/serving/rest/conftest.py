@@ -14,12 +14,14 @@ import pytest
 from tests.integration.serving.conftest import Serving, serving
 
 from pgrecall.ops.keys import create_key
+from pgrecall.serving.access import SCOPES
 
 if TYPE_CHECKING:
     from pgrecall.testing import Database, Template
 
 EMBEDDER = "python:pgrecall.testing:HashEmbedder"
 API = "/api/v1"
+EVERYTHING = f"{SCOPES} [] None"
 
 
 @dataclass
@@ -32,12 +34,13 @@ class Rest:
 
     def key(self, *scopes: str, projects: Sequence[str] = (), lifetime: float | None = None) -> str:
         """Return the token of a key; the same one for the same wishes."""
-        name = f"{scopes} {projects} {lifetime}"
+        scopes = scopes or SCOPES
+        name = f"{scopes} {list(projects)} {lifetime}"
         if name not in self.tokens:
             made = create_key(
                 self.database.owner_dsn,
                 "test",
-                scopes=scopes or ("read", "write", "admin"),
+                scopes=scopes,
                 projects=projects,
                 lifetime=lifetime,
             )
@@ -84,18 +87,24 @@ def a_project() -> str:
 
 @contextmanager
 def rest_server(
-    template: Template, directory: Path, *flags: str, **settings: str
+    template: Template, directory: Path, *flags: str, guarded: bool = False, **settings: str
 ) -> Iterator[Rest]:
-    with template.clone() as database, serving(
-        directory, "--dsn", database.dsn, "--embedder", EMBEDDER, *flags, **settings
-    ) as server:  # fmt: skip
-        yield Rest(server, database)
+    """Run a server; guarded, one that needs a key from its beginning."""
+    with template.clone() as database:
+        first = create_key(database.owner_dsn, "first", scopes=SCOPES) if guarded else None
+        with serving(
+            directory, "--dsn", database.dsn, "--embedder", EMBEDDER, *flags, **settings
+        ) as server:  # fmt: skip
+            rest = Rest(server, database)
+            if first is not None:
+                rest.tokens[EVERYTHING] = first.token
+            yield rest
 
 
 @pytest.fixture(scope="session")
 def rest(pgrecall_template: Template, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rest]:
     """A server that has keys, for tests with projects of their own."""
-    with rest_server(pgrecall_template, tmp_path_factory.mktemp("rest")) as found:
+    with rest_server(pgrecall_template, tmp_path_factory.mktemp("rest"), guarded=True) as found:
         yield found
 
 

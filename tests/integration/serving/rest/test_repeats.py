@@ -110,7 +110,7 @@ def test_every_writing_post_takes_a_key(rest: Rest, project: str) -> None:
     assert twice("/episodes/delete", {"episode_ids": ids}) == {"deleted": 1}
 
 
-@pytest.mark.parametrize("key", ["", " ", "a b", "x" * 201])
+@pytest.mark.parametrize("key", ["", "a b", "x" * 201])
 def test_keys_that_are_none(rest: Rest, project: str, key: str) -> None:
     refused(rest.post("/episodes", new_episode(project), **once(key)), 422, "invalid")
 

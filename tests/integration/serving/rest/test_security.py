@@ -133,35 +133,37 @@ def test_the_server_can_make_no_keys(rest: Rest) -> None:
             other.execute("SELECT * FROM pgrecall.api_keys")
 
 
+@pytest.fixture(scope="module", params=["one", "two"])
+def there(request: Any, rest: Rest) -> dict[str, Any]:
+    """Rows of a project that the keys are not for, and of one that they are."""
+    mine, other = a_project(), a_project()
+    evidence = [rest.record(other, outcome_quality=0.1)["episode_id"] for _ in range(3)]
+    knowledge = {
+        "knowledge_type": "strategy", "description": "Theirs, a secret.", "content": {},
+        "supporting_episodes": evidence,
+    }  # fmt: skip
+    return {
+        "mine": mine,
+        "also": [a_project()] if request.param == "two" else [],
+        "other": other,
+        "own": rest.record(mine)["episode_id"],
+        "episode": evidence[0],
+        "evidence": evidence,
+        "knowledge": rest.post("/knowledge", {**knowledge, "project_id": other}).json()[
+            "knowledge_id"
+        ],
+        "shared": rest.post("/knowledge", knowledge).json()["knowledge_id"],
+        "session": rest.post("/sessions", {"project_id": other}).json()["session_id"],
+    }
+
+
+@pytest.fixture(scope="module")
+def token(rest: Rest, there: dict[str, Any]) -> str:
+    return rest.key("read", "write", "admin", projects=[there["mine"], *there["also"]])
+
+
 class TestProjects:
     """A key for some projects reaches nothing else, by whatever way."""
-
-    @pytest.fixture(scope="class")
-    def there(self, rest: Rest) -> dict[str, Any]:
-        """Rows of a project that the keys are not for, and of one that they are."""
-        mine, other = a_project(), a_project()
-        evidence = [rest.record(other, outcome_quality=0.1)["episode_id"] for _ in range(3)]
-        knowledge = {
-            "knowledge_type": "strategy", "description": "Theirs, a secret.", "content": {},
-            "supporting_episodes": evidence,
-        }  # fmt: skip
-        return {
-            "mine": mine,
-            "other": other,
-            "own": rest.record(mine)["episode_id"],
-            "episode": evidence[0],
-            "evidence": evidence,
-            "knowledge": rest.post("/knowledge", {**knowledge, "project_id": other}).json()[
-                "knowledge_id"
-            ],
-            "shared": rest.post("/knowledge", knowledge).json()["knowledge_id"],
-            "session": rest.post("/sessions", {"project_id": other}).json()["session_id"],
-        }
-
-    @pytest.fixture(scope="class", params=["one", "two"])
-    def token(self, request: Any, rest: Rest, there: dict[str, Any]) -> str:
-        also = [a_project()] if request.param == "two" else []
-        return rest.key("read", "write", "admin", projects=[there["mine"], *also])
 
     @pytest.mark.parametrize(
         ("method", "path", "body"),
