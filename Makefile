@@ -13,7 +13,7 @@ PACKAGES := npm pgbouncer prometheus prometheus-alertmanager prometheus-postgres
 	prometheus-pgbouncer-exporter
 PYTEST := $(BIN)/python -m pytest -p no:cacheprovider -n logical --dist loadfile
 
-.PHONY: help setup demo test check format generate bench chaos clean
+.PHONY: help setup demo test check format generate bench chaos conformance clean
 
 help: ## Show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -79,6 +79,10 @@ chaos: setup ## Break servers, connections, disks and runs half-way, and count w
 	$(BIN)/python -m tests.chaos --rounds 3
 	$(BIN)/python -m tests.chaos.switching
 	$(BIN)/python -m tests.chaos.bulk
+
+conformance: setup ## Ask the HTTP interface thousands of generated questions; the suites of others' interfaces
+	@tools/system_packages.sh $(PACKAGES)
+	PGRECALL_CONFORMANCE_EXAMPLES=200 $(BIN)/python -m pytest -p no:cacheprovider -s tests/conformance
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -43,7 +43,8 @@ from pgrecall.targets import resolve_dsn
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RUN = ("python", "console", "sql", "promql")
-SHOWN = ("", "text", "json", "mermaid", "toml", "yaml", "ini")
+# Those in TypeScript are run by tests/integration/serving/rest/test_typescript.py.
+SHOWN = ("", "text", "json", "mermaid", "toml", "ts", "yaml", "ini")
 MOST_NOT_RUN = 6
 
 _FENCE = re.compile(r"^```(?P<info>[^`]*)$")

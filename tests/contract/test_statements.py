@@ -25,6 +25,7 @@ from pgrecall.models import (
     OperationSummary,
     RecalledThought,
     Session,
+    Totals,
 )
 from pgrecall.sql import load, statement
 
@@ -138,6 +139,7 @@ RECORDS: dict[tuple[str, str], type] = {
     ("sessions", "close"): Session,
     ("metrics", "list"): Metric,
     ("metrics", "summary"): OperationSummary,
+    ("metrics", "totals"): Totals,
 }
 RECALLED = {"episodes": Episode, "knowledge": Knowledge}
 FRAGMENTS = {"columns", "new_rows", "ranking"}

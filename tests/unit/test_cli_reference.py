@@ -76,12 +76,15 @@ def test_the_commands_of_the_contract_exist() -> None:
         "sessions": "open show recall list close expire",
         "embeddings": "status backfill switch",
         "metrics": "prune",
+        "keys": "create list revoke",
         "pooler": "config",
         "monitor": "config",
         "backup": "create list verify restore rehearse prune",
         "backup pitr": "setup base status recover prune",
     }
-    alone = "init destroy dsn start stop status logs migrate verify doctor recall-check demo serve"
+    alone = (
+        "init destroy dsn start stop status logs migrate verify doctor recall-check demo serve mcp"
+    )
     wanted = {f"pgrecall {verb}" for verb in alone.split()}
     wanted |= {f"pgrecall {noun} {verb}" for noun, verbs in nouns.items() for verb in verbs.split()}
     assert wanted <= set(ALL)

@@ -20,6 +20,7 @@ from pgrecall.testing import Database, HashEmbedder
 # Calls that are no operations of their own.
 NOT_OBSERVED = {
     "episodes.prepare": "makes a vector, touches no database",
+    "episodes.prepare_many": "makes vectors, touches no database",
     "sessions.active": "is sessions.list",
     "metrics.flush": "is housekeeping, counted by pgrecall_metrics_lost_total",
     "metrics.start": "internal",
