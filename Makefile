@@ -72,6 +72,8 @@ bench: setup ## Measure recall, against the floor (the same SQL on a raw connect
 	$(BIN)/python -m benchmarks.bulk
 	$(BIN)/python -m benchmarks.bursting
 	$(BIN)/python -m benchmarks.recall
+	$(BIN)/python -m benchmarks.recording
+	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.retrieval
 
 chaos: setup ## Break servers, connections, disks and runs half-way, and count what was lost

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol, TypeAlias
 from uuid import UUID
 
+import httpx
 import psycopg
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
@@ -190,6 +191,87 @@ class SqlAdapter:
         elif kind == "stats":
             found = {"episodes": row["episodes"], "quality": row["mean_quality"]}
         return found
+
+
+class RestAdapter:
+    """Requests to the HTTP interface. It counts no totals; the client does that instead."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    async def do(self, operation: Operation, ids: Mapping[str, UUID]) -> Rows:
+        kind, values = operation.kind, points(operation.values, ids)
+        if kind == "stats":
+            raise Lacks(kind)
+        given = {name: _plain(value) for name, value in values.items() if value is not None}
+        method, path, body = self._request(kind, given)
+        options: dict[str, Any] = {}
+        if method != "DELETE":
+            options["params" if method == "GET" else "json"] = body
+        answer = await self._client.request(method, f"/api/v1{path}", **options)
+        if answer.status_code in (404, 409, 422):
+            assert answer.headers["content-type"] == "application/problem+json"
+            raise Refused(answer.text)
+        assert answer.is_success, answer.text
+        return self._rows(kind, answer.json() if answer.content else {})
+
+    @staticmethod
+    def _request(kind: str, given: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
+        episode, strategy, session = (
+            given.get("episode"), given.get("strategy"), given.get("session"),
+        )  # fmt: skip
+        if kind == "update_session":
+            ((name, value),) = [item for item in given.items() if item[0] != "session"]
+            method, path, field = {
+                "context": ("PATCH", "context", "context"),
+                "thought": ("POST", "thoughts", "thought"),
+                "goal": ("PUT", "goal", "goal"),
+                "episode": ("POST", "episodes", "episode_id"),
+            }[name]
+            return method, f"/sessions/{session}/{path}", {field: value}
+        if kind == "add_strategy":
+            given["supporting_episodes"] = given.pop("supporting")
+            given["contradicting_episodes"] = given.pop("contradicting")
+            given |= {"knowledge_type": "strategy", "created_by": "test"}
+        pointers = ("episode", "strategy", "session")
+        rest = {name: value for name, value in given.items() if name not in pointers}
+        if kind == "apply_strategy" and episode is not None:
+            rest["episode_id"] = episode
+        method, path = {
+            "record": ("POST", "/episodes"),
+            "record_outcome": ("POST", f"/episodes/{episode}/outcome"),
+            "recall": ("POST", "/episodes/recall"),
+            "list": ("GET", "/episodes"),
+            "delete_episode": ("DELETE", f"/episodes/{episode}"),
+            "add_strategy": ("POST", "/knowledge"),
+            "apply_strategy": ("POST", f"/knowledge/{strategy}/applications"),
+            "recall_strategies": ("POST", "/knowledge/recall"),
+            "open_session": ("POST", "/sessions"),
+            "close_session": ("POST", f"/sessions/{session}/close"),
+        }[kind]
+        return method, path, rest
+
+    @staticmethod
+    def _rows(kind: str, found: dict[str, Any]) -> Rows:
+        if kind == "delete_episode":
+            return [{"count": 1}]
+        if kind == "list":
+            return [{"id": UUID(one["episode_id"])} for one in found["items"]]
+        if kind in ("recall", "recall_strategies"):
+            part, key = {"recall": ("episode", "episode_id")}.get(
+                kind, ("knowledge", "knowledge_id")
+            )
+            return [
+                {"id": UUID(hit[part][key]), "similarity": hit["similarity"], "score": hit["score"]}
+                for hit in found["hits"]
+            ]
+        key = next(name for name in ("episode_id", "knowledge_id", "session_id") if name in found)
+        row: dict[str, Any] = {"id": UUID(found[key])}
+        if kind == "record_outcome":
+            row["quality"] = found["outcome_quality"]
+        if kind == "apply_strategy":
+            row["rate"] = found["success_rate"]
+        return [row]
 
 
 class McpAdapter:

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from uuid import UUID
 
+import httpx
 import psycopg
 from mcp import Client
 from psycopg.rows import dict_row
@@ -16,12 +17,17 @@ from tests.integration.congruence.adapters import (
     McpAdapter,
     PythonAdapter,
     Refused,
+    RestAdapter,
     SqlAdapter,
 )
 from tests.integration.congruence.operations import Operation, make
 
 from pgrecall import AsyncMemory
+from pgrecall.serving.app import MEMORY, make_app
+from pgrecall.serving.limits import Limits
 from pgrecall.serving.mcp.server import make_mcp
+from pgrecall.serving.served import Served
+from pgrecall.serving.store import Store
 from pgrecall.testing import Database, Template
 
 OPERATIONS = make()
@@ -128,9 +134,16 @@ async def opened(database: Database, interface: str) -> AsyncIterator[Run]:
                 await psycopg.AsyncConnection.connect(database.dsn, autocommit=True)
             )
             yield Run(SqlAdapter(connection), python)
+        elif interface == "rest":
+            served = Served(memory, Store(memory), database.settings, database.dsn)
+            app = make_app(None, MEMORY, served=served, limits=Limits.of(database.settings))
+            client = await stack.enter_async_context(
+                httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
+            )
+            yield Run(RestAdapter(client), python)
         elif interface == "mcp":
-            client = await stack.enter_async_context(Client(make_mcp(memory)))
-            yield Run(McpAdapter(client), python)
+            mcp = await stack.enter_async_context(Client(make_mcp(memory)))
+            yield Run(McpAdapter(mcp), python)
         else:
             yield Run(python, python)
 
@@ -139,7 +152,7 @@ async def test_every_interface_does_the_same(pgrecall_template: Template) -> Non
     assert len(OPERATIONS) == 300
     runs: dict[str, Run] = {}
     stored: dict[str, Any] = {}
-    for interface in ("python", "sql", "mcp"):
+    for interface in ("python", "sql", "rest", "mcp"):
         with pgrecall_template.clone() as database:
             async with opened(database, interface) as run:
                 for operation in OPERATIONS:
@@ -150,7 +163,7 @@ async def test_every_interface_does_the_same(pgrecall_template: Template) -> Non
     refused = python.results.count("refused")
     assert 15 < refused < 60
     assert all(stored["python"].values())
-    for interface in ("sql", "mcp"):
+    for interface in ("sql", "rest", "mcp"):
         run = runs[interface]
         pairs = zip(OPERATIONS, python.results, run.results, strict=True)
         differing = [
@@ -163,4 +176,5 @@ async def test_every_interface_does_the_same(pgrecall_template: Template) -> Non
         assert not unlike(stored["python"], stored[interface]), interface
     # Deleting is not a model's; listing is recalling, for it.
     assert runs["sql"].lacked == set()
+    assert runs["rest"].lacked == {"stats"}
     assert runs["mcp"].lacked == {"list", "delete_episode"}
