@@ -49,14 +49,14 @@ def interleave(
     return taken
 
 
-def wait_until_quiet(seconds: float = 1800) -> float:
+def wait_until_quiet(seconds: float) -> float:
     """Wait until others leave the processors alone for ten seconds, and return how long it took.
 
     Args:
         seconds: Wait no longer; whatever runs then is measured as well.
     """
     begun = time.monotonic()
-    while psutil.cpu_percent(10) > BUSY and time.monotonic() - begun < seconds:
+    while time.monotonic() - begun < seconds and psutil.cpu_percent(10) > BUSY:
         pass
     return time.monotonic() - begun
 

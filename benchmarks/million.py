@@ -393,7 +393,8 @@ def parts(options: argparse.Namespace) -> Iterator[Part]:
         with twin(stored) as small:
             grown.load(options.rows)
             grown.index(plan.build_bytes)
-            print(f"waited {wait_until_quiet():,.0f} s until the machine was quiet", flush=True)
+            waited = wait_until_quiet(options.patience)
+            print(f"waited {waited:,.0f} s until the machine was quiet", flush=True)
             yield from measured(small, small_truth, grown, options.rounds)
             yield memory_of(grown, plan)
             yield writing(grown, options.seconds)
@@ -437,6 +438,12 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=60, help="of recalling beside a writer")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=1800,
+        help="seconds to wait at most, before measuring, for a quiet machine",
+    )
     parser.add_argument("--dimensions", type=int, default=DIMENSIONS)
     parser.add_argument("--storage", choices=["vector", "halfvec"], default="halfvec",
                         help="what the index holds")  # fmt: skip

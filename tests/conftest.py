@@ -27,6 +27,7 @@ POOLED = os.environ.get("PGRECALL_TEST_POOLER", "") not in ("", "0")
 # refused.
 NOT_POOLED = (
     "integration/backup/",
+    "integration/cli/",
     "integration/congruence/",
     "integration/embedding/",
     "integration/mcp/",

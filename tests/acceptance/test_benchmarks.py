@@ -35,7 +35,7 @@ def test_the_benchmark_of_upkeep_runs() -> None:
 def test_the_benchmark_of_a_million_runs_with_fewer() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.million", "--rows", "1000", "--dimensions", "64",
-         "--rounds", "30", "--seconds", "1"],
+         "--rounds", "30", "--seconds", "1", "--patience", "0"],
         capture_output=True, text=True, timeout=200, check=False, cwd=ROOT,
         env={**os.environ, "COLUMNS": "200"},
     )  # fmt: skip
