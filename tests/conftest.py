@@ -27,6 +27,7 @@ POOLED = os.environ.get("PGRECALL_TEST_POOLER", "") not in ("", "0")
 # refused.
 NOT_POOLED = (
     "integration/backup/",
+    "integration/bursts/test_crash",
     "integration/cli/",
     "integration/congruence/",
     "integration/embedding/",
@@ -41,6 +42,7 @@ NOT_POOLED = (
     "integration/pitr/",
     "integration/pooler/",
     "integration/monitor/test_alerts_live",
+    "integration/monitor/test_dashboards_live",
 )
 
 
