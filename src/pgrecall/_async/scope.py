@@ -14,6 +14,7 @@ from pgrecall._async.database import AsyncDatabase
 from pgrecall._async.metrics import AsyncMetricStore
 from pgrecall._async.model import AsyncModel
 from pgrecall._async.runtime import call_blocking
+from pgrecall.core.documents import check_text
 from pgrecall.core.filters import recall_filter, scope_text
 from pgrecall.core.ranking import choose_mode
 from pgrecall.core.vectors import to_vector
@@ -208,10 +209,10 @@ class AsyncScope:
         """Return the words of a query.
 
         Raises:
-            InvalidInput: There are none.
+            InvalidInput: There are none, or the database cannot take them.
         """
         if isinstance(query, Mapping):
             query = self.render(query, {}, {}, max_tokens=self.embedder.max_tokens)
         if not isinstance(query, str) or not query.strip():
             raise InvalidInput(f"the text to look for is {query!r}", hint="give some words")
-        return query
+        return check_text(query, name="query", max_length=self.database.settings.max_document_bytes)

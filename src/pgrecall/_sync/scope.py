@@ -15,6 +15,7 @@ from pgrecall._sync.database import Database
 from pgrecall._sync.metrics import MetricStore
 from pgrecall._sync.model import Model
 from pgrecall._sync.runtime import call_blocking
+from pgrecall.core.documents import check_text
 from pgrecall.core.filters import recall_filter, scope_text
 from pgrecall.core.ranking import choose_mode
 from pgrecall.core.vectors import to_vector
@@ -209,10 +210,10 @@ class Scope:
         """Return the words of a query.
 
         Raises:
-            InvalidInput: There are none.
+            InvalidInput: There are none, or the database cannot take them.
         """
         if isinstance(query, Mapping):
             query = self.render(query, {}, {}, max_tokens=self.embedder.max_tokens)
         if not isinstance(query, str) or not query.strip():
             raise InvalidInput(f"the text to look for is {query!r}", hint="give some words")
-        return query
+        return check_text(query, name="query", max_length=self.database.settings.max_document_bytes)

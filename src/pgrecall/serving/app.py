@@ -124,8 +124,10 @@ def make_app(
         app.add_middleware(Guard, doors=doors)
     problems.install(app)
     faults.install(app)
+    app.state.endpoints = []
     for router in (operation.alive, *routers):
         app.include_router(router)
+        app.state.endpoints += router.routes
     describe(app)
     if mcp is not None:
         hosts = None if doors is None else doors.hosts

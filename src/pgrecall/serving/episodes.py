@@ -159,7 +159,7 @@ async def delete_many(
 
 
 @router.get(
-    "/{episode_id}",
+    "/{episode_id:uuid}",
     response_model=Episode,
     **endpoint("read", "episodes_get", examples.EPISODE, also=(304, 404)),
 )
@@ -175,7 +175,7 @@ async def get(
 
 
 @router.post(
-    "/{episode_id}/outcome",
+    "/{episode_id:uuid}/outcome",
     response_model=Episode,
     **endpoint("write", "episodes_record_outcome", examples.EPISODE, also=(404, 507), body=True),
 )
@@ -198,7 +198,9 @@ async def record_outcome(
     return await service.once(request, key, work)
 
 
-@router.delete("/{episode_id}", **endpoint("write", "episodes_delete", status=204, also=(404, 409)))
+@router.delete(
+    "/{episode_id:uuid}", **endpoint("write", "episodes_delete", status=204, also=(404, 409))
+)
 async def delete(
     episode_id: Id, query: Annotated[asked.InProject, Query()], service: Service
 ) -> Response:

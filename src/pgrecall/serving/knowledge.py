@@ -90,7 +90,7 @@ async def recall(body: asked.RecallKnowledge, service: Service) -> Response:
 
 
 @router.get(
-    "/{knowledge_id}",
+    "/{knowledge_id:uuid}",
     response_model=Knowledge,
     **endpoint("read", "knowledge_get", examples.KNOWLEDGE, also=(304, 404)),
 )
@@ -105,7 +105,7 @@ async def get(
 
 
 @router.post(
-    "/{knowledge_id}/applications",
+    "/{knowledge_id:uuid}/applications",
     response_model=Knowledge,
     **endpoint(
         "write", "knowledge_record_application", examples.KNOWLEDGE, also=(404, 507), body=True
@@ -137,7 +137,7 @@ async def record_application(
 
 
 @router.post(
-    "/{knowledge_id}/retire",
+    "/{knowledge_id:uuid}/retire",
     response_model=Knowledge,
     **endpoint("write", "knowledge_retire", examples.KNOWLEDGE, also=(404,)),
 )
@@ -159,7 +159,9 @@ async def retire(
     return await service.once(request, key, work)
 
 
-@router.delete("/{knowledge_id}", **endpoint("write", "knowledge_delete", status=204, also=(404,)))
+@router.delete(
+    "/{knowledge_id:uuid}", **endpoint("write", "knowledge_delete", status=204, also=(404,))
+)
 async def delete(
     knowledge_id: Id, query: Annotated[asked.InProject, Query()], service: Service
 ) -> Response:

@@ -16,6 +16,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +140,8 @@ def _of_starlette(request: Request, error: Exception) -> Response:
         detail = f"there is nothing at {shown(path)}: /openapi.json names what there is"
         return Problem(404, "not-found", detail, headers=headers).response(path)
     if error.status_code == 405:
-        allowed = headers.get("Allow", "another method")
+        allowed = _allowed(request)
+        headers = {**headers, "Allow": allowed}
         detail = f"{request.method} is not for {shown(path)}: use {allowed}"
         return Problem(405, "method-not-allowed", detail, headers=headers).response(path)
     if error.status_code == 400:  # FastAPI's only one: a body that is not UTF-8, or nested too deep
@@ -148,6 +150,16 @@ def _of_starlette(request: Request, error: Exception) -> Response:
     phrase = HTTPStatus(error.status_code).phrase
     code = phrase.lower().replace(" ", "-")
     return Problem(error.status_code, code, phrase, headers=headers).response(path)
+
+
+def _allowed(request: Request) -> str:
+    """Return the methods of a path; Starlette names those of the first route alone."""
+    methods: set[str] = set()
+    for route in request.app.state.endpoints:
+        match, _ = route.matches(request.scope)
+        if match is not Match.NONE:
+            methods |= getattr(route, "methods", None) or set()
+    return ", ".join(sorted(methods)) or "another method"
 
 
 def _of_anything(request: Request, _: Exception) -> Response:

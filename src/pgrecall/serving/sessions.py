@@ -95,7 +95,7 @@ async def expire(service: Service) -> Response:
 
 
 @router.get(
-    "/{session_id}",
+    "/{session_id:uuid}",
     response_model=Session,
     **endpoint("read", "sessions_get", examples.SESSION, also=(304, 404)),
 )
@@ -111,7 +111,7 @@ async def get(
 
 
 @router.patch(
-    "/{session_id}/context",
+    "/{session_id:uuid}/context",
     response_model=Session,
     **endpoint(
         "write", "sessions_update_context", examples.SESSION, also=(404, 412, 507), body=True
@@ -144,7 +144,7 @@ async def update_context(
 
 
 @router.post(
-    "/{session_id}/thoughts",
+    "/{session_id:uuid}/thoughts",
     response_model=Session,
     **endpoint("write", "sessions_append_thought", examples.SESSION, also=(404, 507), body=True),
 )
@@ -167,7 +167,7 @@ async def append_thought(
 
 
 @router.put(
-    "/{session_id}/goal",
+    "/{session_id:uuid}/goal",
     response_model=Session,
     **endpoint("write", "sessions_set_goal", examples.SESSION, also=(404, 507), body=True),
 )
@@ -189,7 +189,7 @@ async def set_goal(
 
 
 @router.post(
-    "/{session_id}/episodes",
+    "/{session_id:uuid}/episodes",
     response_model=Session,
     **endpoint("write", "sessions_relate_episode", examples.SESSION, also=(404, 507), body=True),
 )
@@ -213,7 +213,7 @@ async def relate_episode(
 
 
 @router.post(
-    "/{session_id}/extend",
+    "/{session_id:uuid}/extend",
     response_model=Session,
     **endpoint("write", "sessions_extend", examples.SESSION, also=(404, 507), body=True),
 )
@@ -236,7 +236,7 @@ async def extend(
 
 
 @router.post(
-    "/{session_id}/close",
+    "/{session_id:uuid}/close",
     response_model=Session,
     **endpoint("write", "sessions_close", examples.SESSION, also=(404,)),
 )
@@ -257,7 +257,9 @@ async def close(
     return await _changed(service, request, key, (session_id, query.project_id), work)
 
 
-@router.delete("/{session_id}", **endpoint("write", "sessions_delete", status=204, also=(404,)))
+@router.delete(
+    "/{session_id:uuid}", **endpoint("write", "sessions_delete", status=204, also=(404,))
+)
 async def delete(
     session_id: Id, query: Annotated[asked.InProject, Query()], service: Service
 ) -> Response:

@@ -178,3 +178,8 @@ def test_queries_that_cannot_be_meant(memory: Memory) -> None:
     for call, message in calls:
         with pytest.raises(errors.InvalidInput, match=message):
             call()
+
+
+def test_a_query_that_the_database_cannot_take_is_a_wrong_value(memory: Memory) -> None:
+    with pytest.raises(errors.InvalidInput, match="NUL"):
+        memory.episodes.recall("a\0b", mode="words")
