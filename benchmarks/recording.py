@@ -52,7 +52,7 @@ def floor(stored: Stored, rounds: int) -> Part:
         )  # fmt: skip
     name = f"rate of record / of raw INSERT, beside {len(stored.ids):,}"
     return Part(
-        name="floor",
+        name="beside_raw",
         measures=[_rate(name, taken["ours"], taken["raw"], 0.9)],
         facts={who: figures(times) for who, times in taken.items()},
     )
