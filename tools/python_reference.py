@@ -18,6 +18,7 @@ from typing import Any
 
 from pgrecall import Memory, ProjectMemory, models
 from pgrecall._sync.episodes import EpisodeStore
+from pgrecall._sync.items import ItemStore
 from pgrecall._sync.knowledge import KnowledgeStore
 from pgrecall._sync.metrics import MetricStore
 from pgrecall._sync.sessions import SessionStore
@@ -51,6 +52,7 @@ STORES: tuple[tuple[str, type], ...] = (
     ("memory.episodes", EpisodeStore),
     ("memory.knowledge", KnowledgeStore),
     ("memory.sessions", SessionStore),
+    ("memory.items", ItemStore),
     ("memory.metrics", MetricStore),
 )
 INTERNAL = ("start", "stop", "measure", "keep")

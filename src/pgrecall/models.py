@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Generic, Literal, Protocol, TypeAlias, TypedDict, TypeVar
 from uuid import UUID
 
@@ -429,6 +429,64 @@ class RecalledThought:
     score: float
 
 
+Namespace: TypeAlias = tuple[str, ...]
+"""Where an item is kept: labels, from the widest to the narrowest, such as ``("users", "ada")``."""
+
+Distance: TypeAlias = Literal["cosine", "inner_product", "l2"]
+"""How near vectors are: their cosine, their inner product, or how far apart they are (negative)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewItem:
+    """An item to keep; it takes the place of one with the same namespace and key.
+
+    Attributes:
+        namespace: One label or more.
+        key: Its name there.
+        value: What it is.
+        texts: What it can be found by: each is embedded.
+        vectors: The same, already embedded by a model of yours. Give texts or vectors.
+        model: That model's name; only vectors of one name are compared.
+        ttl: How long it lives after a write, or a read that refreshes it: a timedelta, or seconds;
+            for ever unless given.
+    """
+
+    namespace: Namespace
+    key: str
+    value: Json
+    texts: Sequence[str] = ()
+    vectors: Sequence[VectorLike] = ()
+    model: str | None = None
+    ttl: timedelta | float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """A document kept by namespace and key (table ``pgrecall.items``)."""
+
+    project_id: str
+    namespace: Namespace
+    key: str
+    value: Json
+    created_at: datetime
+    updated_at: datetime
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecalledItem:
+    """An item that was found.
+
+    Attributes:
+        score: By the distance asked for, greater for what is nearer.
+        vectors: What it was found by, if they were asked for.
+    """
+
+    item: Item
+    score: float
+    vectors: Sequence[Vector] | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
     """One measured operation or one sample (table ``agent_memory_metrics``).
@@ -505,11 +563,11 @@ class Staleness:
     bytes: int | None
 
 
-Item = TypeVar("Item")
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Page(Generic[Item]):
+class Page(Generic[Row]):
     """One page of a listing, newest first.
 
     Attributes:
@@ -517,10 +575,10 @@ class Page(Generic[Item]):
         next_cursor: Give it as ``cursor=`` to get the next page; None on the last one.
     """
 
-    items: Sequence[Item]
+    items: Sequence[Row]
     next_cursor: str | None = None
 
-    def __iter__(self) -> Iterator[Item]:
+    def __iter__(self) -> Iterator[Row]:
         return iter(self.items)
 
     def __len__(self) -> int:

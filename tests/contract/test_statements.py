@@ -85,6 +85,13 @@ PARAMETERS = {
     "user_id": "text",
     "with_outcome": "boolean",
     "action": "jsonb",
+    "distance": "text",
+    "identity": "text",
+    "max_depth": "integer",
+    "offset": "bigint",
+    "patterns": "jsonb",
+    "where": "jsonb",
+    "with_vectors": "boolean",
 }
 # Those of recalls are the arguments of a function.
 RECALL_PARAMETERS = {
@@ -115,11 +122,16 @@ ARRAYS = {
     "keyed_ids": "uuid[]",
     "keyed_projects": "text[]",
     "limits": "integer[]",
+    "namespaces": "jsonb[]",
+    "numbers": "bigint[]",
     "qualities": "double precision[]",
     "queries": "vector[]",
     "results_counts": "integer[]",
     "supporting_episodes": "uuid[]",
     "timestamps": "timestamp with time zone[]",
+    "ttls": "interval[]",
+    "values": "jsonb[]",
+    "vectors": "vector[]",
 }
 RECORDS: dict[tuple[str, str], type] = {
     ("episodes", "taken"): Episode,
@@ -142,8 +154,8 @@ RECORDS: dict[tuple[str, str], type] = {
     ("metrics", "totals"): Totals,
 }
 RECALLED = {"episodes": Episode, "knowledge": Knowledge}
-FRAGMENTS = {"columns", "new_rows", "ranking"}
-TOPICS = ("episodes", "knowledge", "sessions", "metrics", "transfer")
+FRAGMENTS = {"columns", "given_keys", "live", "new_rows", "ranking"}
+TOPICS = ("episodes", "knowledge", "sessions", "metrics", "items", "transfer")
 
 
 def statements() -> Iterator[tuple[str, str]]:
@@ -282,6 +294,8 @@ def test_every_statement_is_covered() -> None:
         ("knowledge", "hold_evidence"), ("knowledge", "delete"), ("sessions", "expire"),
         ("sessions", "delete"), ("metrics", "record"), ("metrics", "prune"),
         ("metrics", "sample"), ("metrics", "fold_words"), ("transfer", "fill_outcomes"),
-        ("episodes", "neighbours"),
+        ("episodes", "neighbours"), ("items", "put"), ("items", "delete"), ("items", "get"),
+        ("items", "refresh"), ("items", "list"), ("items", "search"), ("items", "namespaces"),
+        ("items", "expire"),
     }  # fmt: skip
     assert used | without_rows_of_a_record == set(statements())

@@ -291,6 +291,7 @@ def test_migrating_alone_gives_the_monitor_its_rights(
         "1.5.0",
         "1.6.0",
         "1.7.0",
+        "1.8.0",
     ]
     dsn = pgrecall_database.role_dsn("monitor")
     for view in VIEWS:

@@ -101,6 +101,7 @@ def test_later_revisions_only_add(dsn: str) -> None:
         "version 1.5.0",
         "version 1.6.0",
         "version 1.7.0",
+        "version 1.8.0",
     }
 
 

@@ -12,6 +12,7 @@ from psycopg.rows import class_row
 
 from pgrecall._async.database import AsyncDatabase
 from pgrecall._async.episodes import AsyncEpisodeStore
+from pgrecall._async.items import AsyncItemStore
 from pgrecall._async.knowledge import AsyncKnowledgeStore
 from pgrecall._async.metrics import AsyncMetricStore
 from pgrecall._async.model import AsyncModel
@@ -37,6 +38,7 @@ class AsyncProjectMemory:
         self.episodes = AsyncEpisodeStore(scope)
         self.knowledge = AsyncKnowledgeStore(scope)
         self.sessions = AsyncSessionStore(scope)
+        self.items = AsyncItemStore(scope)
         self.metrics = scope.metrics
 
     @property

@@ -13,6 +13,7 @@ from psycopg.rows import class_row
 
 from pgrecall._sync.database import Database
 from pgrecall._sync.episodes import EpisodeStore
+from pgrecall._sync.items import ItemStore
 from pgrecall._sync.knowledge import KnowledgeStore
 from pgrecall._sync.metrics import MetricStore
 from pgrecall._sync.model import Model
@@ -38,6 +39,7 @@ class ProjectMemory:
         self.episodes = EpisodeStore(scope)
         self.knowledge = KnowledgeStore(scope)
         self.sessions = SessionStore(scope)
+        self.items = ItemStore(scope)
         self.metrics = scope.metrics
 
     @property

@@ -13,7 +13,7 @@ from uuid import UUID
 from pgrecall.errors import InvalidInput
 from pgrecall.models import Page
 
-Item = TypeVar("Item")
+Row = TypeVar("Row")
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 """Where the listings of the ``.sql`` files sort rows that lack their time."""
@@ -42,8 +42,8 @@ def decode_cursor(cursor: str | None) -> dict[str, Any]:
 
 
 def to_page(
-    rows: Sequence[Item], limit: int, key: Callable[[Item], tuple[datetime | None, UUID]]
-) -> Page[Item]:
+    rows: Sequence[Row], limit: int, key: Callable[[Row], tuple[datetime | None, UUID]]
+) -> Page[Row]:
     """Return a page of at most ``limit`` rows out of up to ``limit + 1`` that were fetched."""
     if len(rows) <= limit:
         return Page(items=rows)

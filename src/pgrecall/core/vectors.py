@@ -27,14 +27,14 @@ MIN_LENGTH = 1e-18
 _MAX_FLOAT32 = 3.4028235677973366e38  # where rounding to single precision gives infinity
 
 
-def to_vector(value: VectorLike | Vector, dimensions: int) -> Vector:
+def to_vector(value: VectorLike | Vector, dimensions: int | None) -> Vector:
     """Check an embedding and convert it for PostgreSQL.
 
     Args:
         value: A list, tuple or other sequence of numbers, ``array.array``, ``numpy.ndarray`` of
             floats or integers, anything else with ``tolist()`` (a tensor), or a
             ``pgvector.Vector``.
-        dimensions: The length it must have.
+        dimensions: The length it must have; None for any.
 
     Raises:
         InvalidVector: Wrong length; a value that is no number, NaN, infinite or too large for
@@ -57,14 +57,14 @@ def to_vector(value: VectorLike | Vector, dimensions: int) -> Vector:
     return Vector(values)
 
 
-def _from_numpy(numpy: Any, value: Any, dimensions: int) -> Vector:
+def _from_numpy(numpy: Any, value: Any, dimensions: int | None) -> Vector:
     """Convert an ``ndarray`` without a Python object per number."""
     if value.ndim != 1:
         raise InvalidVector(
             f"the embedding is an array of shape {value.shape}, not of one dimension",
-            hint=f"pass one vector of shape ({dimensions},), for instance row [0]",
+            hint=f"pass one vector of shape ({dimensions or 'dimensions'},), for instance row [0]",
         )
-    if len(value) != dimensions:
+    if dimensions is not None and len(value) != dimensions:
         raise _wrong_length(len(value), dimensions)
     kind = value.dtype.kind
     if kind == "O":
@@ -98,9 +98,9 @@ def _as_list(value: Any) -> list[Any]:
     raise InvalidVector(f"a {type(value).__name__} is no embedding", hint=hint)
 
 
-def _check_list(values: list[Any], dimensions: int) -> None:
-    """Refuse a list that is no usable vector of ``dimensions`` numbers."""
-    if len(values) != dimensions:
+def _check_list(values: list[Any], dimensions: int | None) -> None:
+    """Refuse a list that is no usable vector (of ``dimensions`` numbers)."""
+    if dimensions is not None and len(values) != dimensions:
         raise _wrong_length(len(values), dimensions)
     try:
         length = math.hypot(*values)

@@ -11,6 +11,7 @@ from typing import Final
 
 REVISIONS: Final[tuple[str, ...]] = (
     "1.0.0", "1.1.0", "1.2.0", "1.3.0", "1.4.0", "1.5.0", "1.6.0", "1.7.0",
+    "1.8.0",
 )  # fmt: skip
 """Every revision, oldest first."""
 

@@ -166,7 +166,7 @@ SUMMARY: Example = {
 }
 MEMORY: Example = {
     "version": "0.1.0",
-    "revision": "1.7.0",
+    "revision": "1.8.0",
     "dimensions": 384,
     "model": "builtin:all-MiniLM-L6-v2-int8",
     "access": {"name": "9f86d081884c", "scopes": ["read", "write"], "projects": ["apollo"]},

@@ -48,7 +48,18 @@ SessionOperation = Literal[
     "delete_session",
 ]
 MetricOperation = Literal["list_metrics", "summarize_metrics", "count_memory", "prune_metrics"]
-OperationName = EpisodeOperation | KnowledgeOperation | SessionOperation | MetricOperation
+ItemOperation = Literal[
+    "put_items",
+    "get_items",
+    "list_items",
+    "recall_items",
+    "list_namespaces",
+    "delete_items",
+    "expire_items",
+]
+OperationName = (
+    EpisodeOperation | KnowledgeOperation | SessionOperation | MetricOperation | ItemOperation
+)
 
 TABLES: dict[str, str] = {
     name: table
@@ -57,6 +68,7 @@ TABLES: dict[str, str] = {
         (KnowledgeOperation, "agent_knowledge"),
         (SessionOperation, "agent_working_memory"),
         (MetricOperation, "agent_memory_metrics"),
+        (ItemOperation, "items"),
     )
     for name in get_args(names)
 }

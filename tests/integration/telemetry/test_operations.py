@@ -14,6 +14,7 @@ import pytest
 from pgrecall import AsyncMemory, Memory, errors
 from pgrecall._async.metrics import AsyncMetricStore
 from pgrecall._sync.metrics import MetricStore
+from pgrecall.models import NewItem
 from pgrecall.telemetry.operations import TABLES, Operation
 from pgrecall.testing import Database, HashEmbedder
 
@@ -30,6 +31,7 @@ NOT_OBSERVED = {
     "metrics.sample": "internal",
 }
 IMPORT_ONLY = {"record_outcomes"}
+THERE = NewItem(namespace=("a",), key="there", value={}, texts=["x"])
 
 
 class Ids:
@@ -78,6 +80,21 @@ CALLS: dict[str, tuple[str, int, Call]] = {
     ),
     "knowledge.retire": ("retire_knowledge", 1, lambda m, i, new: m.knowledge.retire(i.knowledge)),
     "knowledge.delete": ("delete_knowledge", 1, lambda m, i, new: m.knowledge.delete(i.knowledge)),
+    "items.put": (
+        "put_items", 1,
+        lambda m, i, new: m.items.put([NewItem(namespace=("a",), key="k", value={})],
+                                      project_id="apollo"),
+    ),
+    "items.get": ("get_items", 1, lambda m, i, new: m.items.get([(("a",), "there")],
+                                                                project_id="apollo")),
+    "items.list": ("list_items", 2, lambda m, i, new: m.items.list(project_id="apollo")),
+    "items.recall": ("recall_items", 1, lambda m, i, new: m.items.recall("x", project_id="apollo")),
+    "items.namespaces": (
+        "list_namespaces", 1, lambda m, i, new: m.items.namespaces(project_id="apollo"),
+    ),
+    "items.delete": ("delete_items", 1, lambda m, i, new: m.items.delete([(("a",), "there")],
+                                                                         project_id="apollo")),
+    "items.expire": ("expire_items", 0, lambda m, i, new: m.items.expire()),
     "sessions.open": ("open_session", 1, lambda m, i, new: m.sessions.open(project_id="apollo")),
     "sessions.get": ("get_session", 1, lambda m, i, new: m.sessions.get(i.session)),
     "sessions.recall": ("recall_thoughts", 0, lambda m, i, new: m.sessions.recall("gold")),
@@ -125,7 +142,7 @@ def in_order() -> list[str]:
 def test_every_public_call_is_in_the_table(memory: Memory) -> None:
     calls = {
         f"{part}.{name}"
-        for part in ("episodes", "knowledge", "sessions", "metrics")
+        for part in ("episodes", "knowledge", "sessions", "items", "metrics")
         for name, _ in inspect.getmembers(getattr(memory, part), inspect.ismethod)
         if not name.startswith("_")
     }
@@ -142,6 +159,7 @@ def test_each_is_observed_once(memory: Memory, make_episode: Any) -> None:
         ),
         memory.sessions.open(project_id="apollo"),
     )
+    memory.items.put([THERE], project_id="apollo")
     memory.episodes.get(ids.episodes[0])
     memory.metrics.flush()
     seen = watch(memory.metrics)
@@ -169,6 +187,7 @@ async def test_each_is_observed_once_in_coroutines(
         ),
         await memory.sessions.open(project_id="apollo"),
     )
+    await memory.items.put([THERE], project_id="apollo")
     seen = watch(memory.metrics)
     for call in in_order():
         name, _, make = CALLS[call]
@@ -202,6 +221,12 @@ BAD: dict[str, Call] = {
     "update_session": lambda m, i, new: m.sessions.extend("no identifier"),
     "close_session": lambda m, i, new: m.sessions.close("no identifier"),
     "delete_session": lambda m, i, new: m.sessions.delete("no identifier"),
+    "put_items": lambda m, i, new: m.items.put([THERE]),
+    "get_items": lambda m, i, new: m.items.get([((), "k")], project_id="apollo"),
+    "list_items": lambda m, i, new: m.items.list(project_id="apollo", offset=-1),
+    "recall_items": lambda m, i, new: m.items.recall(" ", project_id="apollo"),
+    "list_namespaces": lambda m, i, new: m.items.namespaces(project_id="p" * 51),
+    "delete_items": lambda m, i, new: m.items.delete([(("a",), "")], project_id="apollo"),
     "list_metrics": lambda m, i, new: m.metrics.list(limit=-1),
     "summarize_metrics": lambda m, i, new: m.metrics.summary(project_id="p" * 51),
     "count_memory": lambda m, i, new: m.metrics.totals(project_id="p" * 51),

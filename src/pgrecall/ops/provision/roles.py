@@ -37,6 +37,7 @@ _RECENT_CODES = "pgrecall.recent_codes"
 _SAMPLES = "pgrecall.recall_samples"
 _KEYS = "pgrecall.api_keys"
 _ANSWERS = "pgrecall.request_answers"
+_ITEMS = "pgrecall.items"
 _RECORD_RUN = (
     "pgrecall.record_run(character varying,timestamp with time zone,boolean,bigint,jsonb,"
     "timestamp with time zone)"
@@ -217,7 +218,7 @@ def wanted_grants(request: Request) -> list[Grant]:
     grant("app", "FUNCTION", (*_FUNCTIONS, _RECORD_RUN, *_PROBES), ("EXECUTE",))
     grant("app", "TABLE", (_SAMPLES,), ("SELECT", "INSERT"))
     grant("app", "TABLE", (_KEYS,), _READ)  # only the owner makes some
-    grant("app", "TABLE", (_ANSWERS,), _WRITE)
+    grant("app", "TABLE", (_ANSWERS, _ITEMS), _WRITE)
     grant("app", "TABLE", (_RECENT,), ("INSERT", "MAINTAIN"))
     grant("app", "TABLE", (_RECENT_CODES,), ("MAINTAIN",))  # who merges tidies up
     grant("app", "TABLES", ("public",), _READ)
@@ -225,7 +226,8 @@ def wanted_grants(request: Request) -> list[Grant]:
     grant("app", "FUNCTIONS", ("public", "pgrecall"), ("EXECUTE",))
     for purpose in ("readonly", "backup"):
         grant(purpose, "DATABASE", (database,), ("CONNECT",))
-        grant(purpose, "TABLE", (*tables, "public.schema_version", *views, *ours, _SAMPLES), _READ)
+        grant(purpose, "TABLE", (*tables, "public.schema_version", *views, *ours, _SAMPLES, _ITEMS),
+              _READ)  # fmt: skip
         grant(purpose, "TABLES", ("public", "pgrecall"), _READ)
     grant("backup", "TABLE", (_KEYS, _ANSWERS), _READ)
     grant("backup", "FUNCTION", (_RECORD_RUN,), ("EXECUTE",))
