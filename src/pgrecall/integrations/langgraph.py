@@ -96,7 +96,7 @@ class _Rules:
         return [
             text
             for path in paths
-            for text in get_text_at_path(op.value, tokenize_path(path))
+            for text in get_text_at_path(op.value, path if path == _WHOLE else tokenize_path(path))
             if text.strip()
         ]
 
