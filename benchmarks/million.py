@@ -35,6 +35,7 @@ from benchmarks.measuring import wait_until_quiet
 from benchmarks.recall import measure_all
 from benchmarks.recall import show as show_measures
 from benchmarks.stage import BEGIN, COPY, DIMENSIONS, TYPES, Stage, Stored, stage
+from benchmarks.texts import text
 from pgrecall.ops.sizing import measure, ways
 from pgrecall.ops.sizing.plan import FULL
 
@@ -148,7 +149,7 @@ def _rows(
         yield (
             id_, f"project-{projects[i]}", BEGIN + timedelta(seconds=first + i),
             Jsonb({"backlog_tasks": int(rng.integers(1, 60)),
-                   "notes": " ".join(f"word{int(word)}" for word in rng.integers(0, 999, 60))}),
+                   "notes": text(rng, first + i)}),
             Jsonb({"decision": "create_sprint", "why": "x" * 200}),
             Jsonb({"committed_points": int(rng.integers(5, 60)), "plan": "y" * 150}),
             Jsonb({"done": True}) if known else None, float(rng.random()) if known else None,
@@ -381,12 +382,12 @@ def memory_of(large: Loading, way: Any) -> Part:
 
 
 def parts(options: argparse.Namespace) -> Iterator[Part]:
-    with stage(options.rows, options.dimensions) as ground, _empty(ground) as stored:
+    with stage(options.rows, options.dimensions) as ground, empty(ground) as stored:
         grown = Loading(
             stored, options.storage, max(options.rows // 100, 20), options.ef_construction
         )
         grown.load(options.rows // 10)
-        plan = _planned(grown, options)
+        plan = planned(grown, options)
         grown.index(plan.build_bytes)
         small_truth = {"all": Truth(grown.truth["all"].queries, None)}
         small_truth["all"].add(grown.truth["all"])
@@ -410,7 +411,7 @@ def measured(
     yield shares(large, rounds, narrowest(grown.facts["curves"]["all"], "recall"))
 
 
-def _planned(grown: Loading, options: argparse.Namespace) -> Any:
+def planned(grown: Loading, options: argparse.Namespace) -> Any:
     now, sample = measure(grown.stored.base.owner_dsn)
     planned = ways(now, sample, options.rows, now.machine_bytes, psutil.cpu_count() or 1)
     return next(way for way in planned if (way.column, way.index) == ("vector", options.storage))
@@ -425,7 +426,7 @@ def _loading(grown: Loading, plan: Any) -> list[Measure]:
 
 
 @contextmanager
-def _empty(ground: Stage) -> Iterator[Stored]:
+def empty(ground: Stage) -> Iterator[Stored]:
     none = np.empty(0, dtype=np.int64)
     with ground.template.clone() as base:
         yield Stored(base=base, world=World(ground.dimensions), ids=[],

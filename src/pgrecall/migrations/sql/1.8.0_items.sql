@@ -49,5 +49,5 @@ $rights$;
 
 -- name: record
 INSERT INTO public.schema_version (version, description)
-VALUES ('1.8.0', 'Items: documents that frameworks keep by key, in namespaces')
+VALUES ('1.8.0', 'Items, which frameworks keep by key; misspelt words among very many')
 ON CONFLICT (version) DO NOTHING;

@@ -1,4 +1,4 @@
-"""Items: what frameworks keep in a store, by namespace and key."""
+"""Items, which frameworks keep by namespace and key; misspelt words among very many."""
 
 from __future__ import annotations
 
@@ -9,5 +9,6 @@ down_revision = "1.7.0"
 
 
 def upgrade() -> None:
-    """Make room for items."""
+    """Look up what misspelt words are meant to be; make room for items."""
+    run("1.8.0_misspelt")
     run("1.8.0_items")

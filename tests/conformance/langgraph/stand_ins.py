@@ -1,6 +1,6 @@
 """A pytest plugin that puts our stores in for LangGraph's own, in the suites of its authors.
 
-Each of their databases is a copy of one that is provisioned (see ``test_frameworks``), with a view
+Each of their databases is a copy of one that is provisioned (see ``test_langgraph``), with a view
 by the name and columns of their table, since some tests look into it.
 """
 
