@@ -83,7 +83,7 @@ class InPlaceOfSqlalchemy(PgrecallSession):
 
 # Before the tests are imported, which take the names from these modules. The SDK itself has taken
 # its own already, so that it treats ours as it would anywhere.
-assert encrypt_session.SQLiteSession is agents.SQLiteSession
+assert vars(encrypt_session)["SQLiteSession"] is agents.SQLiteSession
 agents.SQLiteSession = InPlaceOfSqlite  # type: ignore[misc, assignment]
 sqlalchemy_session.SQLAlchemySession = InPlaceOfSqlalchemy  # type: ignore[misc, assignment]
 sqlalchemy.ext.asyncio.create_async_engine = Engine  # type: ignore[assignment]

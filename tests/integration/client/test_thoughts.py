@@ -100,14 +100,14 @@ def test_only_of_live_sessions_and_in_their_project(memory: Memory, session: UUI
     zeus = memory.project("zeus")
 
     def attempts(sessions: Any) -> None:
-        for attempt in (
-            lambda: sessions.append_thoughts(session, numbers(2)),
-            lambda: sessions.thoughts(session),
-            lambda: sessions.pop_thought(session),
-            lambda: sessions.clear_thoughts(session),
+        for name, values in (
+            ("append_thoughts", [numbers(2)]),
+            ("thoughts", []),
+            ("pop_thought", []),
+            ("clear_thoughts", []),
         ):
             with pytest.raises(errors.NotFound, match="there is no live session"):
-                attempt()
+                getattr(sessions, name)(session, *values)
 
     attempts(zeus.sessions)
     memory.sessions.close(session)
