@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -277,3 +279,18 @@ async def test_calls_of_tools_are_kept(session: PgrecallSession) -> None:
     assert result.final_output == "Rome"
     kinds = [cast("Any", item).get("type", "input") for item in await session.get_items()]
     assert kinds == ["input", "function_call", "function_call_output", "message"]
+
+
+def test_without_the_sdk_the_extra_is_named() -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys; sys.modules['agents'] = None; import pgrecall.integrations.openai_agents",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "pip install 'pgrecall[openai-agents]'" in done.stderr
