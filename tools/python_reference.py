@@ -22,6 +22,7 @@ from pgrecall._sync.items import ItemStore
 from pgrecall._sync.knowledge import KnowledgeStore
 from pgrecall._sync.metrics import MetricStore
 from pgrecall._sync.sessions import SessionStore
+from pgrecall._sync.thoughts import ThoughtStore
 from pgrecall.core.text import render_episode
 from pgrecall.embedding import Embedder, get_embedder
 from pgrecall.ops.transfer import export_episodes, import_episodes
@@ -55,6 +56,7 @@ STORES: tuple[tuple[str, type], ...] = (
     ("memory.items", ItemStore),
     ("memory.metrics", MetricStore),
 )
+BASES: dict[type, tuple[type, ...]] = {Memory: (ProjectMemory,), SessionStore: (ThoughtStore,)}
 INTERNAL = ("start", "stop", "measure", "keep")
 FUNCTIONS: tuple[tuple[Callable[..., Any], str], ...] = (
     (import_episodes, "pgrecall.ops.transfer"),
@@ -132,8 +134,7 @@ def store(prefix: str, kind: type) -> str:
     """Return the section of one part of the memory."""
     text, _ = docstring(kind)
     entries = [f"## {prefix}", plain(text)]
-    bases = (ProjectMemory,) if kind is Memory else ()
-    for owner in (kind, *bases):
+    for owner in (kind, *BASES.get(kind, ())):
         for name, value in vars(owner).items():
             if name.startswith("_") or name in INTERNAL:
                 continue

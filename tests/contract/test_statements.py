@@ -79,7 +79,6 @@ PARAMETERS = {
     "since": "timestamp with time zone",
     "sprint_id": "text",
     "success": "boolean",
-    "thought": "jsonb",
     "ttl": "interval",
     "until": "timestamp with time zone",
     "user_id": "text",
@@ -128,6 +127,7 @@ ARRAYS = {
     "queries": "vector[]",
     "results_counts": "integer[]",
     "supporting_episodes": "uuid[]",
+    "thoughts": "jsonb[]",
     "timestamps": "timestamp with time zone[]",
     "ttls": "interval[]",
     "values": "jsonb[]",
@@ -145,6 +145,8 @@ RECORDS: dict[tuple[str, str], type] = {
     ("knowledge", "apply"): Knowledge,
     ("knowledge", "retire"): Knowledge,
     ("sessions", "open"): Session,
+    ("sessions", "resume"): Session,
+    ("sessions", "clear_thoughts"): Session,
     ("sessions", "get"): Session,
     ("sessions", "list"): Session,
     ("sessions", "update"): Session,
@@ -296,6 +298,6 @@ def test_every_statement_is_covered() -> None:
         ("metrics", "sample"), ("metrics", "fold_words"), ("transfer", "fill_outcomes"),
         ("episodes", "neighbours"), ("items", "put"), ("items", "delete"), ("items", "get"),
         ("items", "refresh"), ("items", "list"), ("items", "search"), ("items", "namespaces"),
-        ("items", "expire"),
+        ("items", "expire"), ("sessions", "thoughts"), ("sessions", "pop_thought"),
     }  # fmt: skip
     assert used | without_rows_of_a_record == set(statements())

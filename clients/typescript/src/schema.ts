@@ -550,6 +550,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/sessions/{session_id}/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Resume
+         * @description Go on with a session, or begin it under this identifier if it is new or has ended.
+         */
+        post: operations["sessions_resume"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/sessions/{session_id}/context": {
         parameters: {
             query?: never;
@@ -577,13 +597,61 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /**
+         * Thoughts
+         * @description Return the thoughts of a live session, or the last of them, oldest first.
+         */
+        get: operations["sessions_thoughts"];
         put?: never;
         /**
          * Append Thought
          * @description Add a thought at the end of the session's history.
          */
         post: operations["sessions_append_thought"];
+        /**
+         * Clear Thoughts
+         * @description Remove all thoughts of a session; the rest of it stays.
+         */
+        delete: operations["sessions_clear_thoughts"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/sessions/{session_id}/thoughts/bulk": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Append Thoughts
+         * @description Add thoughts at the end of the session's history: all of them, or none.
+         */
+        post: operations["sessions_append_thoughts"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/sessions/{session_id}/thoughts/pop": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Pop Thought
+         * @description Remove the last thought of a session and return it.
+         */
+        post: operations["sessions_pop_thought"];
         delete?: never;
         options?: never;
         head?: never;
@@ -955,6 +1023,23 @@ export interface components {
             thought: {
                 [key: string]: unknown;
             };
+        };
+        /**
+         * AppendThoughts
+         * @description Thoughts to add at the end of a session's history: all of them, or none.
+         * @example {
+         *       "thoughts": [
+         *         {
+         *           "text": "The backlog outgrew the team."
+         *         }
+         *       ]
+         *     }
+         */
+        AppendThoughts: {
+            /** Thoughts */
+            thoughts: {
+                [key: string]: unknown;
+            }[];
         };
         /**
          * BadLine
@@ -1762,6 +1847,16 @@ export interface components {
             index?: string | null;
         };
         /**
+         * PoppedThought
+         * @description The thought that was removed; null if there was none.
+         */
+        PoppedThought: {
+            /** Thought */
+            thought: {
+                [key: string]: unknown;
+            } | null;
+        };
+        /**
          * PruneMetrics
          * @description Which measurements to delete.
          * @example {
@@ -2369,6 +2464,58 @@ export interface components {
             episode_id: string;
         };
         /**
+         * ResumeSession
+         * @description A session to go on with, or to begin.
+         * @example {
+         *       "context": {
+         *         "sprint": 14
+         *       },
+         *       "goal": "Plan sprint 14.",
+         *       "project_id": "apollo",
+         *       "thoughts": [
+         *         {
+         *           "text": "The backlog outgrew the team."
+         *         }
+         *       ],
+         *       "ttl": 3600,
+         *       "user_id": "ada"
+         *     }
+         */
+        ResumeSession: {
+            /**
+             * Project Id
+             * @example apollo
+             */
+            project_id: string;
+            /** User Id */
+            user_id?: string | null;
+            /**
+             * Goal
+             * @description What it is to reach.
+             */
+            goal?: string | null;
+            /**
+             * Context
+             * @description Keys to merge into its own.
+             */
+            context?: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * Thoughts
+             * @description To add, oldest first.
+             */
+            thoughts?: {
+                [key: string]: unknown;
+            }[];
+            /**
+             * Ttl
+             * @description Seconds it lives from now on.
+             * @default 3600
+             */
+            ttl?: number;
+        };
+        /**
          * Session
          * @description One working session of an agent (table ``agent_working_memory``).
          *
@@ -2491,6 +2638,16 @@ export interface components {
             /** Recency Weight */
             recency_weight: number;
             evidence?: components["schemas"]["Evidence"] | null;
+        };
+        /**
+         * Thoughts
+         * @description Thoughts of a session, oldest first.
+         */
+        Thoughts: {
+            /** Thoughts */
+            thoughts: {
+                [key: string]: unknown;
+            }[];
         };
         /**
          * UpdateContext
@@ -7602,6 +7759,177 @@ export interface operations {
             };
         };
     };
+    sessions_resume: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Makes the request repeatable: within a day, the same request with the same key is done once, and gets the same answer. */
+                "Idempotency-Key"?: string | null;
+            };
+            path: {
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ResumeSession"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "session_id": "b1c2d3e4-f5a6-4b7c-8d9e-0f1a2b3c4d5e",
+                     *       "project_id": "apollo",
+                     *       "user_id": "ada",
+                     *       "current_goal": "Plan sprint 14.",
+                     *       "active_context": {
+                     *         "sprint": 14
+                     *       },
+                     *       "thought_history": [
+                     *         {
+                     *           "text": "The backlog outgrew the team."
+                     *         }
+                     *       ],
+                     *       "created_at": "2026-05-01T12:30:00.123456+00:00",
+                     *       "last_updated": "2026-05-01T12:30:00.123456+00:00",
+                     *       "expires_at": "2026-05-01T13:30:00.123456+00:00",
+                     *       "is_active": true,
+                     *       "related_episodes": []
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Session"];
+                };
+            };
+            /** @description The body is no JSON. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No key, or none that is valid. */
+            401: {
+                headers: {
+                    /** @description Bearer. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key lacks the scope, or is not for this project. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body did not come in time. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The identifier stands for something else, or knowledge rests on the row. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body's type is another. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This server has another name. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A value is wrong, and nothing was changed. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The server or the embedder fails; the log says why. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not now: again after Retry-After seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It took too long. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database is out of space. */
+            507: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     sessions_update_context: {
         parameters: {
             query?: {
@@ -7784,6 +8112,117 @@ export interface operations {
             };
         };
     };
+    sessions_thoughts: {
+        parameters: {
+            query?: {
+                project_id?: string | null;
+                /** @description Only the last so many; all unless given. */
+                limit?: number | null;
+            };
+            header?: never;
+            path: {
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "thoughts": [
+                     *         {
+                     *           "text": "The backlog outgrew the team."
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Thoughts"];
+                };
+            };
+            /** @description No key, or none that is valid. */
+            401: {
+                headers: {
+                    /** @description Bearer. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key lacks the scope, or is not for this project. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such row that the caller reaches. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This server has another name. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A value is wrong, and nothing was changed. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The server or the embedder fails; the log says why. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not now: again after Retry-After seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It took too long. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     sessions_append_thought: {
         parameters: {
             query?: {
@@ -7892,6 +8331,433 @@ export interface operations {
             };
             /** @description The body's type is another. */
             415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This server has another name. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A value is wrong, and nothing was changed. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The server or the embedder fails; the log says why. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not now: again after Retry-After seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It took too long. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database is out of space. */
+            507: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    sessions_clear_thoughts: {
+        parameters: {
+            query?: {
+                project_id?: string | null;
+            };
+            header?: never;
+            path: {
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "session_id": "b1c2d3e4-f5a6-4b7c-8d9e-0f1a2b3c4d5e",
+                     *       "project_id": "apollo",
+                     *       "user_id": "ada",
+                     *       "current_goal": "Plan sprint 14.",
+                     *       "active_context": {
+                     *         "sprint": 14
+                     *       },
+                     *       "thought_history": [],
+                     *       "created_at": "2026-05-01T12:30:00.123456+00:00",
+                     *       "last_updated": "2026-05-01T12:30:00.123456+00:00",
+                     *       "expires_at": "2026-05-01T13:30:00.123456+00:00",
+                     *       "is_active": true,
+                     *       "related_episodes": []
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Session"];
+                };
+            };
+            /** @description No key, or none that is valid. */
+            401: {
+                headers: {
+                    /** @description Bearer. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key lacks the scope, or is not for this project. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such row that the caller reaches. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This server has another name. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A value is wrong, and nothing was changed. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The server or the embedder fails; the log says why. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not now: again after Retry-After seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It took too long. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database is out of space. */
+            507: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    sessions_append_thoughts: {
+        parameters: {
+            query?: {
+                project_id?: string | null;
+            };
+            header?: {
+                /** @description Makes the request repeatable: within a day, the same request with the same key is done once, and gets the same answer. */
+                "Idempotency-Key"?: string | null;
+            };
+            path: {
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AppendThoughts"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "session_id": "b1c2d3e4-f5a6-4b7c-8d9e-0f1a2b3c4d5e",
+                     *       "project_id": "apollo",
+                     *       "user_id": "ada",
+                     *       "current_goal": "Plan sprint 14.",
+                     *       "active_context": {
+                     *         "sprint": 14
+                     *       },
+                     *       "thought_history": [
+                     *         {
+                     *           "text": "The backlog outgrew the team."
+                     *         }
+                     *       ],
+                     *       "created_at": "2026-05-01T12:30:00.123456+00:00",
+                     *       "last_updated": "2026-05-01T12:30:00.123456+00:00",
+                     *       "expires_at": "2026-05-01T13:30:00.123456+00:00",
+                     *       "is_active": true,
+                     *       "related_episodes": []
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Session"];
+                };
+            };
+            /** @description The body is no JSON. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No key, or none that is valid. */
+            401: {
+                headers: {
+                    /** @description Bearer. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key lacks the scope, or is not for this project. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such row that the caller reaches. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body did not come in time. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body's type is another. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This server has another name. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A value is wrong, and nothing was changed. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The server or the embedder fails; the log says why. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not now: again after Retry-After seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It took too long. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database is out of space. */
+            507: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    sessions_pop_thought: {
+        parameters: {
+            query?: {
+                project_id?: string | null;
+            };
+            header?: {
+                /** @description Makes the request repeatable: within a day, the same request with the same key is done once, and gets the same answer. */
+                "Idempotency-Key"?: string | null;
+            };
+            path: {
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "thought": {
+                     *         "text": "The backlog outgrew the team."
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PoppedThought"];
+                };
+            };
+            /** @description No key, or none that is valid. */
+            401: {
+                headers: {
+                    /** @description Bearer. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key lacks the scope, or is not for this project. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such row that the caller reaches. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The identifier stands for something else, or knowledge rests on the row. */
+            409: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -9058,7 +9924,7 @@ export interface operations {
                     /**
                      * @example {
                      *       "version": "0.1.0",
-                     *       "revision": "1.7.0",
+                     *       "revision": "1.8.0",
                      *       "dimensions": 384,
                      *       "model": "builtin:all-MiniLM-L6-v2-int8",
                      *       "access": {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -10,35 +10,23 @@ from uuid import UUID
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
-from pgrecall._async.scope import AsyncScope
+from pgrecall._async.thoughts import AsyncThoughtStore
 from pgrecall.core.checks import check_limit, check_ttl, check_uuid
-from pgrecall.core.documents import check_text, to_json
+from pgrecall.core.documents import check_text
 from pgrecall.core.filters import project_filter, recall_filter, scope_text, session_filters
 from pgrecall.core.pages import to_page
-from pgrecall.errors import InvalidInput, NotFound
+from pgrecall.errors import Conflict, InvalidInput, NotFound
 from pgrecall.models import Json, Page, RecalledThought, Session
 from pgrecall.sql import statement
-from pgrecall.telemetry.operations import Operation
 
 DEFAULT_TTL = timedelta(hours=1)
-_UNCHANGED: Mapping[str, None] = {
-    "context": None,
-    "thought": None,
-    "episode_id": None,
-    "goal": None,
-    "ttl": None,
-}
 
 
-class AsyncSessionStore:
+class AsyncSessionStore(AsyncThoughtStore):
     """Working sessions of agents (table ``agent_working_memory``).
 
     A session is live until it is closed or its time is up; only a live one can be changed.
     """
-
-    def __init__(self, scope: AsyncScope) -> None:
-        self._scope = scope
-        self._database = scope.database
 
     async def open(
         self,
@@ -66,18 +54,9 @@ class AsyncSessionStore:
             InvalidInput: A value cannot be stored.
         """
         with self._scope.measure("open_session", project_id, connection) as measured:
-            project_id = self._scope.project(project_id)
-            if project_id is None:
-                raise InvalidInput(
-                    "project_id is missing", hint="give project_id=, or use memory.project(...)"
-                )
             values = {
                 "session_id": None if session_id is None else check_uuid(session_id, "session_id"),
-                "project_id": scope_text(project_id, "project_id"),
-                "user_id": scope_text(user_id, "user_id", 100),
-                "goal": self._goal(goal),
-                "context": self._document(context, "context"),
-                "ttl": check_ttl(ttl, "ttl") or DEFAULT_TTL,
+                **self._begun(project_id, user_id, goal, context, ttl),
             }
             rows = await self._database.fetch(
                 statement("sessions", "open"),
@@ -86,6 +65,60 @@ class AsyncSessionStore:
                 connection=connection,
                 writing=True,
             )
+            measured.results = len(rows)
+        return rows[0]
+
+    async def resume(
+        self,
+        session_id: UUID | str,
+        *,
+        project_id: str | None = None,
+        user_id: str | None = None,
+        goal: str | None = None,
+        context: Json | None = None,
+        thoughts: Iterable[Json] = (),
+        ttl: timedelta | float = DEFAULT_TTL,
+        connection: AsyncConnection[Any] | None = None,
+    ) -> Session:
+        """Go on with a session, or begin it under this identifier if it is new or has ended.
+
+        A live one lives for ``ttl`` from now on; thoughts are added at its end, keys merged into
+        its context, and its goal replaced if another is given. One that has ended begins anew, with
+        nothing of what was in it. Of two who resume at once, neither's thoughts are lost.
+
+        Args:
+            session_id: Which.
+            project_id: The project it works on, up to 50 characters.
+            user_id: Whom it works for, up to 100 characters; of a live one that says so, it stays.
+            goal: What it is to reach.
+            context: What the agent holds in mind.
+            thoughts: What to add, oldest first.
+            ttl: How long it lives unless extended: a timedelta, or seconds.
+            connection: A connection of yours, with which the write commits or rolls back.
+
+        Raises:
+            Conflict: The session is of another project; it is left as it is.
+            InvalidInput: A value cannot be stored.
+        """
+        with self._scope.measure("resume_session", project_id, connection) as measured:
+            values = {
+                "session_id": check_uuid(session_id, "session_id"),
+                **self._begun(project_id, user_id, goal, context, ttl),
+                "thoughts": self._documents(thoughts),
+            }
+            rows = await self._database.fetch(
+                statement("sessions", "resume"),
+                values,
+                class_row(Session),
+                connection=connection,
+                writing=True,
+            )
+            if not rows:
+                raise Conflict(
+                    f"the session {values['session_id']} is of another project than "
+                    f"{values['project_id']!r}",
+                    hint="take another session_id",
+                )
             measured.results = len(rows)
         return rows[0]
 
@@ -222,24 +255,6 @@ class AsyncSessionStore:
             values = {"context": self._document(context, "context")}
             return await self._one("update", session_id, values, project_id, connection, measured)
 
-    async def append_thought(
-        self,
-        session_id: UUID | str,
-        thought: Json,
-        *,
-        project_id: str | None = None,
-        connection: AsyncConnection[Any] | None = None,
-    ) -> Session:
-        """Add a thought at the end of the session's history.
-
-        Raises:
-            NotFound: No such live session (in that project).
-            InvalidInput: The thought is no JSON object that can be stored.
-        """
-        with self._scope.measure("update_session", project_id, connection) as measured:
-            values = {"thought": self._document(thought, "thought")}
-            return await self._one("update", session_id, values, project_id, connection, measured)
-
     async def set_goal(
         self,
         session_id: UUID | str,
@@ -341,43 +356,27 @@ class AsyncSessionStore:
             if not measured.results:
                 raise NotFound(f"there is no session {wanted}")
 
-    async def _one(
+    def _begun(
         self,
-        name: str,
-        session_id: UUID | str,
-        values: Mapping[str, Any],
         project_id: str | None,
-        connection: AsyncConnection[Any] | None,
-        measured: Operation,
-    ) -> Session:
+        user_id: str | None,
+        goal: str | None,
+        context: Json | None,
+        ttl: timedelta | float,
+    ) -> dict[str, Any]:
+        """Return what a session begins with, checked."""
         project_id = self._scope.project(project_id)
-        filters, parameters = project_filter(project_id)
-        wanted = check_uuid(session_id, "session_id")
-        if name == "update":
-            parameters |= _UNCHANGED
-        rows = await self._database.fetch(
-            statement("sessions", name, filters),
-            {**parameters, **values, "session_id": wanted},
-            class_row(Session),
-            connection=connection,
-            writing=name != "get",
-        )
-        measured.results = len(rows)
-        if not rows:
-            where = f" in project {project_id!r}" if project_id is not None else ""
-            if name != "update":
-                raise NotFound(f"there is no session {wanted}{where}")
-            raise NotFound(
-                f"there is no live session {wanted}{where}",
-                hint="it was closed, its time is up, or it never was; open another",
+        if project_id is None:
+            raise InvalidInput(
+                "project_id is missing", hint="give project_id=, or use memory.project(...)"
             )
-        return rows[0]
-
-    def _document(self, value: Json | None, name: str) -> str | None:
-        if value is None:
-            return None
-        max_bytes = self._database.settings.max_document_bytes
-        return to_json(value, name=name, max_bytes=max_bytes)
+        return {
+            "project_id": scope_text(project_id, "project_id"),
+            "user_id": scope_text(user_id, "user_id", 100),
+            "goal": self._goal(goal),
+            "context": self._document(context, "context"),
+            "ttl": check_ttl(ttl, "ttl") or DEFAULT_TTL,
+        }
 
     def _goal(self, goal: str | None) -> str | None:
         if goal is None:

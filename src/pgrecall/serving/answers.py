@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, Field
@@ -74,6 +74,18 @@ class RecalledThoughts(BaseModel):
     """Thoughts, best first."""
 
     hits: list[RecalledThought]
+
+
+class Thoughts(BaseModel):
+    """Thoughts of a session, oldest first."""
+
+    thoughts: list[dict[str, Any]]
+
+
+class PoppedThought(BaseModel):
+    """The thought that was removed; null if there was none."""
+
+    thought: dict[str, Any] | None
 
 
 class RecordedEpisodes(BaseModel):

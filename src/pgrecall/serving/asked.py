@@ -296,6 +296,30 @@ class OpenSession(Asked):
     session_id: Id | None = None
 
 
+class ResumeSession(Asked):
+    """A session to go on with, or to begin."""
+
+    model_config = _like({**examples.NEW_SESSION, "thoughts": [examples.THOUGHT]})
+
+    project_id: ProjectId
+    user_id: Annotated[str | None, Field(min_length=1, max_length=100)] = None
+    goal: Annotated[str | None, Field(min_length=1, description="What it is to reach.")] = None
+    context: Annotated[Document | None, Field(description="Keys to merge into its own.")] = None
+    thoughts: Annotated[
+        list[Document],
+        Field(max_length=1000, default_factory=list, description="To add, oldest first."),
+    ]
+    ttl: Annotated[Seconds, Field(description="Seconds it lives from now on.")] = 3600.0
+
+
+class ThoughtQuery(InProject):
+    """Whose thoughts, and how many."""
+
+    limit: Annotated[
+        Limit | None, Field(description="Only the last so many; all unless given.")
+    ] = None
+
+
 class SessionQuery(PageQuery):
     """Which sessions, and which page of them."""
 
@@ -327,9 +351,17 @@ class UpdateContext(Asked):
 class AppendThought(Asked):
     """A thought to add at the end of a session's history."""
 
-    model_config = _like({"thought": {"text": "The backlog outgrew the team."}})
+    model_config = _like({"thought": examples.THOUGHT})
 
     thought: Document
+
+
+class AppendThoughts(Asked):
+    """Thoughts to add at the end of a session's history: all of them, or none."""
+
+    model_config = _like({"thoughts": [examples.THOUGHT]})
+
+    thoughts: Annotated[list[Document], Field(min_length=1, max_length=1000)]
 
 
 class SetGoal(Asked):

@@ -103,6 +103,7 @@ RECALLED_KNOWLEDGE: Example = {
     ],
     "account": None,
 }
+THOUGHT: Example = {"text": "The backlog outgrew the team."}
 NEW_SESSION: Example = {
     "project_id": "apollo",
     "user_id": "ada",
@@ -116,7 +117,7 @@ SESSION: Example = {
     "user_id": "ada",
     "current_goal": "Plan sprint 14.",
     "active_context": {"sprint": 14},
-    "thought_history": [{"text": "The backlog outgrew the team."}],
+    "thought_history": [THOUGHT],
     "created_at": _TIME,
     "last_updated": _TIME,
     "expires_at": "2026-05-01T13:30:00.123456+00:00",
@@ -131,7 +132,7 @@ THOUGHTS: Example = {
             "project_id": "apollo",
             "user_id": "ada",
             "position": 0,
-            "thought": {"text": "The backlog outgrew the team."},
+            "thought": THOUGHT,
             "score": 1.2,
         }
     ]

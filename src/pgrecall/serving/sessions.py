@@ -36,7 +36,7 @@ IfMatch = Annotated[
         max_length=500,
     ),
 ]
-Change = Callable[[str | None, Connection | None], Awaitable[Session]]
+Change = Callable[[str | None, Connection | None], Awaitable[Any]]
 
 
 @router.post(
@@ -110,6 +110,29 @@ async def get(
     return tagged(request, await service.memory.sessions.get(session_id, project_id=project_id))
 
 
+@router.post(
+    "/{session_id:uuid}/resume",
+    response_model=Session,
+    **endpoint("write", "sessions_resume", examples.SESSION, also=(409, 507), body=True),
+)
+async def resume(
+    session_id: Id,
+    body: asked.ResumeSession,
+    request: Request,
+    service: Service,
+    key: IdempotencyKey = None,
+) -> Response:
+    """Go on with a session, or begin it under this identifier if it is new or has ended."""
+    current().require_project(body.project_id)
+
+    async def work(connection: Connection | None) -> Session:
+        return await service.memory.sessions.resume(
+            session_id, **given(body), connection=connection
+        )
+
+    return await service.once(request, key, work)
+
+
 @router.patch(
     "/{session_id:uuid}/context",
     response_model=Session,
@@ -164,6 +187,94 @@ async def append_thought(
         )
 
     return await _changed(service, request, key, (session_id, query.project_id), work)
+
+
+@router.post(
+    "/{session_id:uuid}/thoughts/bulk",
+    response_model=Session,
+    **endpoint("write", "sessions_append_thoughts", examples.SESSION, also=(404, 507), body=True),
+)
+async def append_thoughts(
+    session_id: Id,
+    query: Annotated[asked.InProject, Query()],
+    body: asked.AppendThoughts,
+    request: Request,
+    service: Service,
+    key: IdempotencyKey = None,
+) -> Response:
+    """Add thoughts at the end of the session's history: all of them, or none."""
+
+    async def work(project_id: str | None, connection: Connection | None) -> Session:
+        return await service.memory.sessions.append_thoughts(
+            session_id, body.thoughts, project_id=project_id, connection=connection
+        )
+
+    return await _changed(service, request, key, (session_id, query.project_id), work)
+
+
+@router.get(
+    "/{session_id:uuid}/thoughts",
+    response_model=answers.Thoughts,
+    **endpoint("read", "sessions_thoughts", {"thoughts": [examples.THOUGHT]}, also=(404,)),
+)
+async def thoughts(
+    session_id: Id, query: Annotated[asked.ThoughtQuery, Query()], service: Service
+) -> Response:
+    """Return the thoughts of a live session, or the last of them, oldest first."""
+    project_id = await _project(service, session_id, query.project_id)
+    found = await service.memory.sessions.thoughts(
+        session_id, limit=query.limit, project_id=project_id
+    )
+    return answer({"thoughts": [*found]})
+
+
+@router.post(
+    "/{session_id:uuid}/thoughts/pop",
+    response_model=answers.PoppedThought,
+    **endpoint(
+        "write", "sessions_pop_thought", {"thought": examples.THOUGHT}, also=(404, 409, 507)
+    ),
+)
+async def pop_thought(
+    session_id: Id,
+    query: Annotated[asked.InProject, Query()],
+    request: Request,
+    service: Service,
+    key: IdempotencyKey = None,
+) -> Response:
+    """Remove the last thought of a session and return it."""
+
+    async def work(project_id: str | None, connection: Connection | None) -> dict[str, Any]:
+        popped = await service.memory.sessions.pop_thought(
+            session_id, project_id=project_id, connection=connection
+        )
+        return {"thought": popped}
+
+    return await _changed(service, request, key, (session_id, query.project_id), work)
+
+
+@router.delete(
+    "/{session_id:uuid}/thoughts",
+    response_model=Session,
+    **endpoint(
+        "write", "sessions_clear_thoughts", {**examples.SESSION, "thought_history": []},
+        also=(404, 507),
+    ),
+)  # fmt: skip
+async def clear_thoughts(
+    session_id: Id,
+    query: Annotated[asked.InProject, Query()],
+    request: Request,
+    service: Service,
+) -> Response:
+    """Remove all thoughts of a session; the rest of it stays."""
+
+    async def work(project_id: str | None, connection: Connection | None) -> Session:
+        return await service.memory.sessions.clear_thoughts(
+            session_id, project_id=project_id, connection=connection
+        )
+
+    return await _changed(service, request, None, (session_id, query.project_id), work)
 
 
 @router.put(

@@ -39,6 +39,7 @@ KnowledgeOperation = Literal[
 ]
 SessionOperation = Literal[
     "open_session",
+    "resume_session",
     "get_session",
     "list_sessions",
     "recall_thoughts",
@@ -81,6 +82,7 @@ WORDED = frozenset(
         "delete_episodes",
         "add_knowledge",
         "delete_knowledge",
+        "resume_session",
         "update_session",
         "delete_session",
     }

@@ -105,6 +105,20 @@ CALLS: dict[str, tuple[str, int, Call]] = {
     "sessions.append_thought": (
         "update_session", 1, lambda m, i, new: m.sessions.append_thought(i.session, {"a": 1}),
     ),
+    "sessions.append_thoughts": (
+        "update_session", 1, lambda m, i, new: m.sessions.append_thoughts(i.session, [{"a": 1}]),
+    ),
+    "sessions.thoughts": ("get_session", 1, lambda m, i, new: m.sessions.thoughts(i.session)),
+    "sessions.pop_thought": (
+        "update_session", 1, lambda m, i, new: m.sessions.pop_thought(i.session),
+    ),
+    "sessions.clear_thoughts": (
+        "update_session", 1, lambda m, i, new: m.sessions.clear_thoughts(i.session),
+    ),
+    "sessions.resume": (
+        "resume_session", 1,
+        lambda m, i, new: m.sessions.resume(i.session, project_id="apollo"),
+    ),
     "sessions.set_goal": (
         "update_session", 1, lambda m, i, new: m.sessions.set_goal(i.session, "x"),
     ),
@@ -215,6 +229,7 @@ BAD: dict[str, Call] = {
     "retire_knowledge": lambda m, i, new: m.knowledge.retire("no identifier"),
     "delete_knowledge": lambda m, i, new: m.knowledge.delete("no identifier"),
     "open_session": lambda m, i, new: m.sessions.open(),
+    "resume_session": lambda m, i, new: m.sessions.resume("no identifier", project_id="apollo"),
     "get_session": lambda m, i, new: m.sessions.get("no identifier"),
     "recall_thoughts": lambda m, i, new: m.sessions.recall(" "),
     "list_sessions": lambda m, i, new: m.sessions.list(limit=-1),

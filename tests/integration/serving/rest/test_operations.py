@@ -180,6 +180,31 @@ def test_a_session_from_its_goal_to_its_end(rest: Rest, memory: Memory, project:
     refused(rest.get(path), 404, "no-such-row")
 
 
+def test_thoughts_of_a_session(rest: Rest, memory: Memory, project: str) -> None:
+    name = str(uuid4())
+    path = f"/sessions/{name}"
+    body = {"project_id": project, "thoughts": [{"n": 1}], "context": {"a": 1}}
+    assert rest.post(f"{path}/resume", body).json()["thought_history"] == [{"n": 1}]
+    more = rest.post(f"{path}/resume", {"project_id": project, "thoughts": [{"n": 2}]}).json()
+    assert (more["thought_history"], more["active_context"]) == ([{"n": 1}, {"n": 2}], {"a": 1})
+    rest.post(f"{path}/thoughts/bulk", {"thoughts": [{"n": 3}, {"n": 4}]})
+    assert rest.get(f"{path}/thoughts", params={"limit": 2}).json() == {
+        "thoughts": [{"n": 3}, {"n": 4}]
+    }
+    again = {"Idempotency-Key": a_project()}
+    for _ in range(2):
+        popped = rest.ask("POST", f"{path}/thoughts/pop", headers=again)
+        assert popped.json() == {"thought": {"n": 4}}
+    assert len(memory.sessions.thoughts(name)) == 3
+    assert rest.ask("DELETE", f"{path}/thoughts").json()["thought_history"] == []
+    assert rest.post(f"{path}/thoughts/pop").json() == {"thought": None}
+    refused(rest.post(f"{path}/resume", {"project_id": a_project()}), 409, "conflict")
+    refused(rest.post(f"{path}/thoughts/bulk", {"thoughts": [{"n": "\0"}]}), 422, "invalid")
+    rest.post(f"{path}/close")
+    refused(rest.get(f"{path}/thoughts"), 404, "no-such-row")
+    refused(rest.post(f"{path}/thoughts/pop"), 404, "no-such-row")
+
+
 def test_metrics_of_operations(rest: Rest, project: str) -> None:
     rest.record(project)
     summary = rest.get("/metrics/summary", params={"project_id": project}).json()["operations"]
