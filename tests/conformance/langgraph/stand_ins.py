@@ -18,11 +18,12 @@ import langgraph.store.postgres
 import psycopg
 from psycopg.rows import dict_row
 
-from pgrecall import AsyncMemory, Memory, Settings
+from pgrecall import AsyncMemory, Memory
+from pgrecall.config import load_settings
 from pgrecall.integrations.langgraph import AsyncPgrecallStore, PgrecallStore
 
 URI = os.environ["PGRECALL_SUITE_URI"]
-SETTINGS = Settings(metrics=False, pool_max_size=4)
+SETTINGS = load_settings(metrics=False, pool_max_size=4)
 
 
 class Store(PgrecallStore):
@@ -95,9 +96,9 @@ class InMemory(PgrecallStore):
         super().__init__(InMemory._memory.project(uuid4().hex), index=index or False)
 
 
-langgraph.store.postgres.PostgresStore = Store  # type: ignore[misc]
-langgraph.store.postgres.AsyncPostgresStore = AsyncStore  # type: ignore[misc]
-langgraph.store.memory.InMemoryStore = InMemory  # type: ignore[misc]
+langgraph.store.postgres.PostgresStore = Store  # type: ignore[misc, assignment]
+langgraph.store.postgres.AsyncPostgresStore = AsyncStore  # type: ignore[misc, assignment]
+langgraph.store.memory.InMemoryStore = InMemory  # type: ignore[misc, assignment]
 
 
 def pytest_sessionstart() -> None:

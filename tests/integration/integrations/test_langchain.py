@@ -27,7 +27,8 @@ def ids(documents: list[Document]) -> list[str | None]:
 
 def test_scores_and_relevance(store: PgrecallVectorStore) -> None:
     (document, score), *_ = store.similarity_search_with_score("green tea")
-    assert (document.id, score) == ("c", pytest.approx(1))
+    assert document.id == "c"
+    assert score == pytest.approx(1)
     assert store.similarity_search_with_relevance_scores("green tea", k=1)[0][1] == pytest.approx(1)
     assert ids(store.similarity_search_by_vector(store.embeddings.embed_query("green tea"), k=1)) \
         == ["c"]  # fmt: skip

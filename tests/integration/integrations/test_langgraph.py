@@ -9,11 +9,18 @@ from typing import Annotated, Any, TypedDict
 
 import pytest
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
-from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.tools import tool
 from langgraph.graph import START, StateGraph
 from langgraph.prebuilt import InjectedStore, create_react_agent
-from langgraph.store.base import BaseStore, GetOp, InvalidNamespaceError, PutOp, SearchOp
+from langgraph.store.base import (
+    BaseStore,
+    GetOp,
+    IndexConfig,
+    InvalidNamespaceError,
+    PutOp,
+    SearchOp,
+)
 from langmem import create_manage_memory_tool, create_search_memory_tool
 
 from pgrecall import AsyncMemory, Memory
@@ -25,11 +32,11 @@ from pgrecall.testing import Database
 class Scripted(GenericFakeChatModel):
     """Says what it is given, one message after the other."""
 
-    def bind_tools(self, tools: Sequence[Any], **_: Any) -> Scripted:  # type: ignore[override]
+    def bind_tools(self, tools: Sequence[Any], **_: Any) -> Scripted:
         return self
 
 
-def says(*messages: BaseMessage) -> Scripted:
+def says(*messages: AIMessage) -> Scripted:
     return Scripted(messages=iter(messages))
 
 
@@ -141,8 +148,8 @@ def test_fields_and_whole_values_are_found(pgrecall_memory: Memory) -> None:
         asked.append(texts)
         return [[float("tea" in text), 1.0] for text in texts]
 
-    store = PgrecallStore(pgrecall_memory.project("apollo"),
-                          index={"dims": 2, "embed": embed, "fields": ["text"]})  # fmt: skip
+    index: IndexConfig = {"dims": 2, "embed": embed, "fields": ["text"]}
+    store = PgrecallStore(pgrecall_memory.project("apollo"), index=index)
     store.batch([
         PutOp(("a",), "k", {"text": "tea", "other": "coffee"}),
         PutOp(("a",), "own", {"notes": ["one", "two tea"]}, index=["notes[*]"]),
