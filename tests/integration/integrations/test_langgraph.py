@@ -144,8 +144,8 @@ def test_without_an_embedder_a_query_is_no_order(pgrecall_database: Database) ->
 def test_fields_and_whole_values_are_found(pgrecall_memory: Memory) -> None:
     asked: list[list[str]] = []
 
-    def embed(texts: list[str]) -> list[list[float]]:
-        asked.append(texts)
+    def embed(texts: Sequence[str]) -> list[list[float]]:
+        asked.append(list(texts))
         return [[float("tea" in text), 1.0] for text in texts]
 
     index: IndexConfig = {"dims": 2, "embed": embed, "fields": ["text"]}

@@ -1,4 +1,4 @@
-"""Items, which frameworks keep by namespace and key; misspelt words among very many."""
+"""Items, which frameworks keep by namespace and key; misspelt words among very many; long sessions."""
 
 from __future__ import annotations
 
@@ -11,4 +11,5 @@ down_revision = "1.7.0"
 def upgrade() -> None:
     """Look up what misspelt words are meant to be; make room for items."""
     run("1.8.0_misspelt")
+    run("1.8.0_thoughts")
     run("1.8.0_items")
