@@ -778,6 +778,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/metrics/totals": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Totals
+         * @description Return how much is remembered, of one project or of all. Every episode is counted.
+         */
+        get: operations["metrics_totals"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/metrics/prune": {
         parameters: {
             query?: never;
@@ -2648,6 +2668,30 @@ export interface components {
             thoughts: {
                 [key: string]: unknown;
             }[];
+        };
+        /**
+         * Totals
+         * @description How much is remembered, of one project or of all.
+         *
+         *     Attributes:
+         *         with_outcome: Episodes whose outcome or its quality is known.
+         *         mean_quality: Of the known qualities; None before the first.
+         *         strategies: Active knowledge of every kind; what all projects share counts for each.
+         *         applications: How often it was applied.
+         */
+        Totals: {
+            /** Episodes */
+            episodes: number;
+            /** With Outcome */
+            with_outcome: number;
+            /** Mean Quality */
+            mean_quality: number | null;
+            /** Strategies */
+            strategies: number;
+            /** Applications */
+            applications: number;
+            /** Live Sessions */
+            live_sessions: number;
         };
         /**
          * UpdateContext
@@ -9613,6 +9657,104 @@ export interface operations {
                      *     }
                      */
                     "application/json": components["schemas"]["Summary"];
+                };
+            };
+            /** @description No key, or none that is valid. */
+            401: {
+                headers: {
+                    /** @description Bearer. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key lacks the scope, or is not for this project. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This server has another name. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A value is wrong, and nothing was changed. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The server or the embedder fails; the log says why. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not now: again after Retry-After seconds. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It took too long. */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    metrics_totals: {
+        parameters: {
+            query?: {
+                project_id?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "episodes": 1200,
+                     *       "with_outcome": 900,
+                     *       "mean_quality": 0.71,
+                     *       "strategies": 14,
+                     *       "applications": 230
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Totals"];
                 };
             };
             /** @description No key, or none that is valid. */

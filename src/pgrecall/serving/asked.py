@@ -388,6 +388,12 @@ class ExtendSession(Asked):
     ttl: Annotated[Seconds, Field(description="Seconds.")] = 3600.0
 
 
+class ProjectQuery(InQuery):
+    """Of which project."""
+
+    project_id: ProjectId | None = None
+
+
 class MetricQuery(InQuery):
     """Which measurements."""
 

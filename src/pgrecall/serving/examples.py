@@ -165,6 +165,13 @@ SUMMARY: Example = {
         }
     ]
 }
+TOTALS: Example = {
+    "episodes": 1200,
+    "with_outcome": 900,
+    "mean_quality": 0.71,
+    "strategies": 14,
+    "applications": 230,
+}
 MEMORY: Example = {
     "version": "0.1.0",
     "revision": "1.8.0",

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
+from pgrecall.models import Totals
 from pgrecall.serving import answers, asked, examples, reach
 from pgrecall.serving.describing import PREFIX, endpoint
 from pgrecall.serving.kinds import given
@@ -35,6 +36,13 @@ async def summary(query: Annotated[asked.MetricQuery, Query()], service: Service
     values = {**given(query), "project_id": reach.one_project(query.project_id)}
     found = await service.memory.metrics.summary(**values)
     return answer({"operations": [*found.values()]})
+
+
+@router.get("/totals", response_model=Totals, **endpoint("read", "metrics_totals", examples.TOTALS))
+async def totals(query: Annotated[asked.ProjectQuery, Query()], service: Service) -> Response:
+    """Return how much is remembered, of one project or of all. Every episode is counted."""
+    project_id = reach.one_project(query.project_id)
+    return answer(await service.memory.metrics.totals(project_id=project_id))
 
 
 @router.post(

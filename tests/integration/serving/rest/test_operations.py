@@ -216,6 +216,13 @@ def test_metrics_of_operations(rest: Rest, project: str) -> None:
     }
 
 
+def test_how_much_is_remembered(rest: Rest, project: str) -> None:
+    rest.record(project, outcome_quality=0.5)
+    rest.record(project)
+    told = rest.get("/metrics/totals", params={"project_id": project}).json()
+    assert (told["episodes"], told["with_outcome"], told["mean_quality"]) == (2, 1, 0.5)
+
+
 def test_what_is_served(rest: Rest) -> None:
     told = rest.get("/memory").json()
     assert (told["dimensions"], told["model"]) == (64, "hash:64")

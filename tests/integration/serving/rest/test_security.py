@@ -218,6 +218,7 @@ class TestProjects:
             ("POST", "/sessions/recall", "", {"query": "x", "project_id": "{other}"}),
             ("GET", "/metrics", "project_id={other}", None),
             ("GET", "/metrics/summary", "project_id={other}", None),
+            ("GET", "/metrics/totals", "project_id={other}", None),
             ("POST", "/metrics/prune", "", {"keep": 60, "project_id": "{other}"}),
             ("POST", "/knowledge", "",
              {"knowledge_type": "strategy", "description": "x", "content": {},
