@@ -1,4 +1,4 @@
-"""Items, which frameworks keep by namespace and key; misspelt words among very many; long sessions."""
+"""Items, which frameworks keep by key; misspelt words among very many; long sessions."""
 
 from __future__ import annotations
 
