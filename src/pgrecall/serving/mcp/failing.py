@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError, ToolError
 
@@ -21,6 +21,7 @@ from pgrecall.errors import (
     Unavailable,
 )
 from pgrecall.serving.access import Forbidden
+from pgrecall.serving.mcp.ending import cancelled_once
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,7 +48,7 @@ def public_text(error: PgrecallError) -> str:
     return "the memory failed. What to do: go on without it; its log says why"
 
 
-def as_tool(call: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+def as_tool(call: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Awaitable[T]]:
     """Let a tool's errors be results that a model reads.
 
     Raises:
@@ -57,7 +58,7 @@ def as_tool(call: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
     @wraps(call)
     async def told(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return await call(*args, **kwargs)
+            return await cancelled_once(call(*args, **kwargs))
         except PgrecallError as error:
             _note(error)
             raise ToolError(public_text(error)) from error
@@ -65,7 +66,7 @@ def as_tool(call: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
     return told
 
 
-def as_resource(call: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+def as_resource(call: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Awaitable[T]]:
     """Let a resource's errors be those of the protocol.
 
     Raises:
@@ -76,7 +77,7 @@ def as_resource(call: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
     @wraps(call)
     async def told(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return await call(*args, **kwargs)
+            return await cancelled_once(call(*args, **kwargs))
         except (NotFound, InvalidInput) as error:
             raise ResourceNotFoundError(public_text(error)) from error
         except PgrecallError as error:

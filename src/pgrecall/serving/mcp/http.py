@@ -10,6 +10,8 @@ from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
+from pgrecall.serving.mcp.ending import all_ended
+
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 """Names by which this machine may always be asked."""
 
@@ -53,3 +55,4 @@ async def running(server: MCPServer) -> AsyncIterator[None]:
     """Let a server whose routes another application has taken answer, in its lifespan."""
     async with server.session_manager.run():
         yield
+    await all_ended()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pgrecall import AsyncMemory
 from pgrecall.config import Settings
+from pgrecall.serving.mcp.ending import all_ended
 from pgrecall.serving.mcp.server import make_mcp
 from pgrecall.targets import resolve_dsn
 
@@ -20,4 +21,7 @@ async def serve(settings: Settings, project_id: str | None) -> None:
     """
     async with await AsyncMemory.open(resolve_dsn(settings), settings=settings) as memory:
         bound = memory if project_id is None else memory.project(project_id)
-        await make_mcp(bound).run_stdio_async()
+        try:
+            await make_mcp(bound).run_stdio_async()
+        finally:
+            await all_ended()
