@@ -29,10 +29,10 @@ RATES = {"LangGraph": 2.0, "mem0": 2.0, "Chroma": 3.0}
 WARM_UP = 50
 
 
-def recording(memory: Memory, rounds: int, seed: int) -> Call:
+def recording(memory: Memory, rounds: int, seed: int, *, burst: bool = False) -> Call:
     """Return timed records of so many episodes, each another one."""
     episodes = iter(list(World(DIMENSIONS, seed=seed).episodes(rounds)))
-    return timed(lambda _: memory.episodes.record(**next(episodes)))
+    return timed(lambda _: memory.episodes.record(**next(episodes), burst=burst))
 
 
 def _rate(name: str, ours: Sequence[float], theirs: Sequence[float], target: float) -> Measure:
@@ -75,6 +75,7 @@ def others(ground: Stage, stored: Stored, rounds: int, python: Path) -> Part:
                 taken = take_turns(
                     {
                         "ours": recording(memory, rounds + WARM_UP, 43 + number),
+                        "burst": recording(memory, rounds + WARM_UP, 83 + number, burst=True),
                         "theirs": partial(_next, peer, count()),
                     },
                     rounds, warm_up=WARM_UP,
@@ -85,6 +86,8 @@ def others(ground: Stage, stored: Stored, rounds: int, python: Path) -> Part:
             measures.append(left_out(label, str(reason)))
             continue
         measures.append(_rate(label, taken["ours"], taken["theirs"], target))
+        label = f"rate of record(burst=True) / of {name}, beside {len(stored.ids):,}"
+        measures.append(_rate(label, taken["burst"], taken["theirs"], target))
     return Part(name="others", measures=measures, facts=facts)
 
 
