@@ -10,6 +10,6 @@ down_revision = "1.7.0"
 
 def upgrade() -> None:
     """Look up what misspelt words are meant to be; make room for items."""
-    run("1.8.0_misspelt")
+    run("1.8.0_words")
     run("1.8.0_thoughts")
     run("1.8.0_items")

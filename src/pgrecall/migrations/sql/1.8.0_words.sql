@@ -1,4 +1,4 @@
--- What misspelt words are meant to be, at a cost that does not grow with the words that there are.
+-- Words among very many texts: what misspelt ones are meant to be, and what very common ones find.
 
 -- name: one_edit
 -- The words one edit away from another: a character left out, put in, changed, or two swapped. What
@@ -82,8 +82,8 @@ END
 $meant$;
 
 -- name: wording
--- As before. Where more than three words are unknown they are of another subject rather than misspelt,
--- and only the nearest are looked for.
+-- As before. Where several words are unknown they are of another subject rather than misspelt, and only
+-- the nearest are looked for.
 CREATE OR REPLACE FUNCTION pgrecall.wording(p_kind text, p_projects text[], p_text text)
 RETURNS pgrecall.wording
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
@@ -112,8 +112,8 @@ BEGIN
     ), guess AS MATERIALIZED (
         SELECT f.place, m.word, m.weight
           FROM form AS f
-          CROSS JOIN (SELECT count(DISTINCT place) FILTER (WHERE NOT held) <= 3 AS few FROM form) AS n
-          CROSS JOIN LATERAL pgrecall.meant(p_kind, p_projects, f.word, n.few) AS m
+          CROSS JOIN (SELECT count(DISTINCT place) FILTER (WHERE NOT held) = 1 AS alone FROM form) AS n
+          CROSS JOIN LATERAL pgrecall.meant(p_kind, p_projects, f.word, n.alone) AS m
          WHERE NOT f.held AND length(f.word) >= 4
            AND NOT EXISTS (SELECT FROM written AS w WHERE w.word = m.word)
     ), term AS (
@@ -136,3 +136,70 @@ BEGIN
     RETURN v_wording;
 END
 $wording$;
+
+-- name: search
+-- The best texts by BM25: first those with the rarest words; and where these leave it open, and it is to
+-- be thorough, the others that can still be better: those with two words, if one alone is worth less
+-- than the score to beat (MaxScore: Turtle and Flood, 1995). Of either at most p_most are scored. A
+-- word that more than half of the texts hold, and more than that, finds none: they would be any.
+CREATE OR REPLACE FUNCTION pgrecall.nearest_by_words(
+    p_kind text, p_wording pgrecall.wording, p_projects text[], p_join text, p_count integer,
+    p_most integer, p_thorough boolean, p_explain boolean
+) RETURNS pgrecall.worded
+LANGUAGE plpgsql SET search_path FROM CURRENT
+SET enable_seqscan = off SET jit = off SET max_parallel_workers_per_gather = 0
+AS $nearest_by_words$
+DECLARE
+    v_terms pgrecall.term[] := p_wording.terms;
+    v_words text[] := ARRAY(SELECT word FROM unnest(p_wording.terms));
+    v_taken integer := pgrecall.rarest(v_terms, greatest(10 * p_count, 1000));
+    v_useful integer := (SELECT count(*) FROM unnest(p_wording.terms) AS t
+                          WHERE t.texts <= greatest(p_most, p_wording.texts / 2));
+    v_found pgrecall.worded;
+    v_more  pgrecall.worded;
+    v_scope tsquery;
+    v_query tsquery;
+    v_scan  text;
+    v_rest  double precision[]; -- what each of the words not taken can give a text, at most
+    v_least double precision;
+BEGIN
+    IF v_terms = '{}' THEN
+        RETURN ROW('{}', '{}', '{}', 0, true, '[]')::pgrecall.worded;
+    END IF;
+    v_scope := pgrecall.any_of(CASE WHEN p_projects IS NULL THEN ARRAY['@' || p_kind]
+        ELSE ARRAY(SELECT '@' || p_kind || '/' || project FROM unnest(p_projects) AS project) END);
+    v_scan := format(
+        'SELECT w.id, w.part, %s AS score FROM pgrecall.texts AS w%s WHERE w.words @@ $1 LIMIT $2',
+        pgrecall.bm25(p_wording), p_join);
+    v_query := pgrecall.any_of(v_words[:v_taken]);
+    IF v_terms[1].texts > p_most AND cardinality(v_terms) > 1 THEN
+        v_query := pgrecall.only(v_words[1]) && pgrecall.any_of(v_words[2:]);
+    END IF;
+    v_found := pgrecall.score_texts(v_scan, v_scope && v_query, p_count, p_most, p_explain);
+    v_least := coalesce(v_found.scores[p_count], 0);
+    v_rest := ARRAY(SELECT max(2.2 * t.weight * t.idf) FROM unnest(v_terms[v_taken + 1:]) AS t
+                     GROUP BY t.place);
+    v_found.complete := v_found.considered < p_most AND v_query = pgrecall.any_of(v_words)
+        OR v_least >= (SELECT coalesce(sum(most), 0) FROM unnest(v_rest) AS most)
+           AND v_found.considered < p_most AND v_terms[1].texts <= p_most;
+    IF v_found.complete OR NOT p_thorough OR v_useful <= v_taken THEN
+        RETURN v_found;
+    END IF;
+    v_more := pgrecall.score_texts(
+        v_scan, v_scope && !!v_query
+            && CASE WHEN v_least > (SELECT max(most) FROM unnest(v_rest) AS most)
+                    THEN pgrecall.two_of(v_words[v_taken + 1:v_useful])
+                    ELSE pgrecall.any_of(v_words[v_taken + 1:v_useful]) END,
+        p_count, p_most, p_explain);
+    SELECT array_agg(id), array_agg(part), array_agg(score)
+      INTO v_found.ids, v_found.parts, v_found.scores
+      FROM (SELECT * FROM unnest(v_found.ids || v_more.ids, v_found.parts || v_more.parts,
+                                 v_found.scores || v_more.scores) AS n (id, part, score)
+             ORDER BY score DESC, id, part LIMIT p_count) AS best;
+    v_found.complete := v_found.considered < p_most AND v_more.considered < p_most
+        AND v_terms[1].texts <= p_most;
+    v_found.considered := v_found.considered + v_more.considered;
+    v_found.plans := v_found.plans || v_more.plans;
+    RETURN v_found;
+END
+$nearest_by_words$;
