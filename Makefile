@@ -75,6 +75,7 @@ bench: setup ## Measure recall, against the floor (the same SQL on a raw connect
 	$(BIN)/python -m benchmarks.recording
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.retrieval
+	$(BIN)/python -m benchmarks.stores
 
 chaos: setup ## Break servers, connections, disks and runs half-way, and count what was lost
 	@tools/system_packages.sh $(PACKAGES)

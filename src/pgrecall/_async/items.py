@@ -84,7 +84,8 @@ class AsyncItemStore:
 
         Args:
             keys: Which.
-            refresh: Whether those that expire live their whole time again from now on.
+            refresh: Whether those that expire live their whole time again from now on; what is
+                returned says until when they would have lived.
             project_id: Whose they are.
             connection: A connection of yours.
 
@@ -93,14 +94,11 @@ class AsyncItemStore:
         """
         with self._scope.measure("get_items", project_id, connection) as measured:
             values = {"project_id": self._project(project_id), **key_values(keys)}
-            if refresh:
-                await self._database.execute(
-                    statement("items", "refresh"), values, connection=connection
-                )
             rows = await self._database.fetch(
                 statement("items", "get"), values, tuple_row, connection=connection
             )
             found = [_item(row) for row in rows]
+            await self._refresh(found if refresh else (), connection)
             measured.results = len(found)
         return {(item.namespace, item.key): item for item in found}
 
