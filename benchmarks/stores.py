@@ -45,7 +45,7 @@ class Vectors:
 
 def namespaces(rows: int) -> list[tuple[str, ...]]:
     """Return the namespace of each item."""
-    named = [("users", f"of-{size}") for size in SIZES for _ in range(size)]
+    named: list[tuple[str, ...]] = [("users", f"of-{size}") for size in SIZES for _ in range(size)]
     return named + [("users", f"other-{i // 100}") for i in range(rows - len(named))]
 
 

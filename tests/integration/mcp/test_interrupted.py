@@ -35,7 +35,7 @@ class Server:
         self.send(None, "notifications/initialized")
 
     def send(self, number: int | None, method: str, **parameters: Any) -> None:
-        message = {"jsonrpc": "2.0", "method": method, "params": parameters}
+        message: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "params": parameters}
         if number is not None:
             message["id"] = number
         assert self.process.stdin is not None
