@@ -17,6 +17,7 @@ embedded server, not yet provisioned.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import os
@@ -190,7 +191,17 @@ def make_empty(admin_dsn: str) -> None:
             admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
 
 
-@pytest.mark.usefixtures("surroundings")
+@pytest.fixture
+def own_loop() -> Iterator[None]:
+    """The event loop that pages find: who asks for one without running it leaves it open."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield
+    loop.close()
+    asyncio.set_event_loop(None)
+
+
+@pytest.mark.usefixtures("surroundings", "own_loop")
 @pytest.mark.parametrize("page", pages_that_run(), ids=name_of)
 def test_a_page_runs(page: Path) -> None:
     names: dict[str, object] = {"__name__": f"page:{page.stem}"}
