@@ -13,7 +13,7 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from multiprocessing import get_context
@@ -360,8 +360,10 @@ def writing(large: Loading, seconds: float) -> Part:
 
 def memory_of(large: Loading, way: Any) -> Part:
     """Compare what the server takes with the plan."""
-    processes = [one for one in psutil.process_iter(["name"]) if one.info["name"] == "postgres"]
-    private = sum(one.memory_full_info().uss for one in processes)
+    private = 0
+    for one in psutil.process_iter(["name"]):
+        with suppress(psutil.NoSuchProcess):  # one that has ended since it was listed takes none
+            private += one.memory_full_info().uss if one.info["name"] == "postgres" else 0
     now, _ = measure(large.stored.base.owner_dsn)
     assert now.vector_index_bytes is not None
     touched = now.vector_index_bytes + now.code_index_bytes + now.word_bytes
