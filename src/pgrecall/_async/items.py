@@ -12,8 +12,16 @@ from psycopg.rows import tuple_row
 from pgrecall._async.scope import AsyncScope
 from pgrecall.core.checks import check_choice, check_limit
 from pgrecall.core.documents import check_text
-from pgrecall.core.filters import project_filter, scope_text
-from pgrecall.core.items import below, key_values, patterns, put_values
+from pgrecall.core.filters import project_filter
+from pgrecall.core.items import (
+    below,
+    key_values,
+    last_of_each,
+    own_vectors,
+    patterns,
+    put_values,
+    vector_values,
+)
 from pgrecall.core.vectors import to_vector
 from pgrecall.errors import InvalidInput
 from pgrecall.models import Distance, Item, Json, Namespace, NewItem, RecalledItem, VectorLike
@@ -55,16 +63,16 @@ class AsyncItemStore:
             InvalidVector: A vector cannot be searched for.
             EmbeddingError: The texts could not be embedded.
         """
-        given = list(items)
         with self._scope.measure("put_items", project_id, connection) as measured:
-            project = {"project_id": self._project(project_id)}
+            project = {"project_id": self._scope.needed_project(project_id)}
             going = key_values(delete)
-            # Refuses what cannot be kept before anything is embedded.
+            kept = last_of_each(items)
             max_bytes = self._database.settings.max_document_bytes
-            put_values(given, [()] * len(given), "", max_bytes)
-            embedded = await self._embed(given, connection, measured)
-            model = self._scope.embedder.identity
-            coming = put_values(given, embedded, model, max_bytes)
+            # What cannot be kept is refused before anything is embedded.
+            coming = put_values(kept, self._scope.embedder.identity, max_bytes)
+            own = own_vectors(kept)
+            made = await self._embed(kept, connection, measured)
+            coming |= vector_values([a or b for a, b in zip(made, own, strict=True)])
             async with self._database.transaction(connection) as lent:
                 for name, values in (("delete", going), ("put", coming)):
                     if values["keys"]:
@@ -93,7 +101,7 @@ class AsyncItemStore:
             InvalidInput: A namespace or key cannot be one.
         """
         with self._scope.measure("get_items", project_id, connection) as measured:
-            values = {"project_id": self._project(project_id), **key_values(keys)}
+            values = {"project_id": self._scope.needed_project(project_id), **key_values(keys)}
             rows = await self._database.fetch(
                 statement("items", "get"), values, tuple_row, connection=connection
             )
@@ -131,7 +139,7 @@ class AsyncItemStore:
         """
         with self._scope.measure("list_items", project_id, connection) as measured:
             names, filters = below(namespace, where)
-            values = {"project_id": self._project(project_id), **filters}
+            values = {"project_id": self._scope.needed_project(project_id), **filters}
             values |= {"limit": check_limit(limit), "offset": _offset(offset)}
             rows = await self._database.fetch(
                 statement("items", "list", names), values, tuple_row, connection=connection
@@ -182,7 +190,7 @@ class AsyncItemStore:
         """
         with self._scope.measure("recall_items", project_id, connection) as measured:
             names, filters = below(namespace, where)
-            values = {"project_id": self._project(project_id), **filters}
+            values = {"project_id": self._scope.needed_project(project_id), **filters}
             values |= {"limit": check_limit(limit), "offset": _offset(offset)}
             values |= {"distance": check_choice(distance, DISTANCES, "distance")}
             values |= await self._asked(query, embedding, model, connection, measured)
@@ -226,7 +234,7 @@ class AsyncItemStore:
             rows = await self._database.fetch(
                 statement("items", "namespaces"),
                 {
-                    "project_id": self._project(project_id),
+                    "project_id": self._scope.needed_project(project_id),
                     **patterns(prefixes, suffixes),
                     "max_depth": None if max_depth is None else check_limit(max_depth, "max_depth"),
                     "limit": check_limit(limit),
@@ -253,7 +261,7 @@ class AsyncItemStore:
         with self._scope.measure("delete_items", project_id, connection) as measured:
             measured.results = await self._database.execute(
                 statement("items", "delete"),
-                {"project_id": self._project(project_id), **key_values(keys)},
+                {"project_id": self._scope.needed_project(project_id), **key_values(keys)},
                 connection=connection,
             )
         return measured.results
@@ -319,14 +327,6 @@ class AsyncItemStore:
                 {"project_id": items[0].project_id, **key_values(mortal)},
                 connection=connection,
             )
-
-    def _project(self, given: str | None) -> str:
-        project_id = scope_text(self._scope.project(given), "project_id")
-        if project_id is None:
-            raise InvalidInput(
-                "project_id is missing", hint="give project_id=, or use memory.project(...)"
-            )
-        return project_id
 
 
 def _item(row: Sequence[Any]) -> Item:

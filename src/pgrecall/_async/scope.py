@@ -54,6 +54,19 @@ class AsyncScope:
             hint="use the memory that is not bound, or one bound to that project",
         )
 
+    def needed_project(self, given: str | None) -> str:
+        """Return the project of a call that has to have one.
+
+        Raises:
+            InvalidInput: There is none, it cannot be stored, or another is bound.
+        """
+        project_id = scope_text(self.project(given), "project_id")
+        if project_id is None:
+            raise InvalidInput(
+                "project_id is missing", hint="give project_id=, or use memory.project(...)"
+            )
+        return project_id
+
     def measure(
         self,
         operation: OperationName,

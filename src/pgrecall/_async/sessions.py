@@ -15,7 +15,7 @@ from pgrecall.core.checks import check_limit, check_ttl, check_uuid
 from pgrecall.core.documents import check_text
 from pgrecall.core.filters import project_filter, recall_filter, scope_text, session_filters
 from pgrecall.core.pages import to_page
-from pgrecall.errors import Conflict, InvalidInput, NotFound
+from pgrecall.errors import Conflict, NotFound
 from pgrecall.models import Json, Page, RecalledThought, Session
 from pgrecall.sql import statement
 
@@ -365,13 +365,8 @@ class AsyncSessionStore(AsyncThoughtStore):
         ttl: timedelta | float,
     ) -> dict[str, Any]:
         """Return what a session begins with, checked."""
-        project_id = self._scope.project(project_id)
-        if project_id is None:
-            raise InvalidInput(
-                "project_id is missing", hint="give project_id=, or use memory.project(...)"
-            )
         return {
-            "project_id": scope_text(project_id, "project_id"),
+            "project_id": self._scope.needed_project(project_id),
             "user_id": scope_text(user_id, "user_id", 100),
             "goal": self._goal(goal),
             "context": self._document(context, "context"),

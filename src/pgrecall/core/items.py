@@ -63,44 +63,57 @@ def key_values(keys: Iterable[tuple[Namespace, str]]) -> dict[str, Any]:
     }
 
 
-def put_values(
-    items: Sequence[NewItem], embedded: Sequence[Sequence[Vector]], model: str, max_bytes: int
-) -> dict[str, Any]:
-    """Return the parameters of a statement that keeps items.
-
-    Args:
-        items: What to keep; of several for one key, the last.
-        embedded: The vectors of each item's texts.
-        model: What made those.
-        max_bytes: Largest size of a value, in bytes.
+def last_of_each(items: Iterable[NewItem]) -> list[NewItem]:
+    """Return the items, of several for one key the last.
 
     Raises:
-        InvalidInput: An item cannot be kept.
-        InvalidVector: A vector cannot be searched for.
+        InvalidInput: One of them has texts and vectors.
     """
+    last: dict[tuple[Namespace, str], NewItem] = {}
     for item in items:
         if item.texts and item.vectors:
             raise InvalidInput(
                 f"the item {item.key!r} has texts and vectors", hint="give one of them"
             )
-    last = {(tuple(item.namespace), item.key): i for i, item in enumerate(items)}
-    kept = [(items[i], embedded[i]) for i in last.values()]
-    vectors = [
-        (vector, number)
-        for number, (item, made) in enumerate(kept, start=1)
-        for vector in (made or [to_vector(own, None) for own in item.vectors])
-    ]
+        last[tuple(item.namespace), item.key] = item
+    return list(last.values())
+
+
+def put_values(items: Sequence[NewItem], model: str, max_bytes: int) -> dict[str, Any]:
+    """Return the parameters of a statement that keeps items, but for their vectors.
+
+    Args:
+        items: What to keep, one for each key.
+        model: What makes the vectors of texts.
+        max_bytes: Largest size of a value, in bytes.
+
+    Raises:
+        InvalidInput: An item cannot be kept.
+    """
     return {
-        **key_values((item.namespace, item.key) for item, _ in kept),
-        "values": [to_json(item.value, name="value", max_bytes=max_bytes) for item, _ in kept],
-        "ttls": [check_ttl(item.ttl, "ttl") for item, _ in kept],
+        **key_values((item.namespace, item.key) for item in items),
+        "values": [to_json(item.value, name="value", max_bytes=max_bytes) for item in items],
+        "ttls": [check_ttl(item.ttl, "ttl") for item in items],
         "models": [
-            model if made else check_text(item.model, name="model", allow_none=True)
-            for item, made in kept
+            model if item.texts else check_text(item.model, name="model", allow_none=True)
+            for item in items
         ],
-        "vectors": [vector for vector, _ in vectors],
-        "numbers": [number for _, number in vectors],
     }
+
+
+def own_vectors(items: Sequence[NewItem]) -> list[Sequence[Vector]]:
+    """Return the vectors that each item came with.
+
+    Raises:
+        InvalidVector: One cannot be searched for.
+    """
+    return [[to_vector(vector, None) for vector in item.vectors] for item in items]
+
+
+def vector_values(vectors: Sequence[Sequence[Vector]]) -> dict[str, Any]:
+    """Return the parameters that say which vectors each item has."""
+    flat = [(vector, number) for number, some in enumerate(vectors, start=1) for vector in some]
+    return {"vectors": [vector for vector, _ in flat], "numbers": [number for _, number in flat]}
 
 
 def below(namespace: Sequence[str], where: Json | None) -> tuple[tuple[str, ...], dict[str, Any]]:
